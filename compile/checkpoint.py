@@ -1,0 +1,223 @@
+"""Weights files: ours (safetensors with metadata) and public ones (recognised by their keys).
+
+No pickle is ever executed: `.pt`, `.pth`, `.pkl` and `.tar` files go through torch's
+`weights_only` reader, which knows tensors and containers and nothing else.
+"""
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irstd.compile.networks import NETWORKS, NetworkSpec
+from irstd.errors import CheckpointError, MissingDependency, UsageError
+from irstd.files import write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LAYOUT = "irstd-1"
+PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".tar")
+PUBLIC_PREFIXES = ("model.", "module.")
+PUBLIC_INPUT_NORM_EPS = 0.9  # models.md 1.1: built with 0.9 as eps, meant as momentum
+DEFAULT_INPUT_NORM_EPS = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOptions:
+    """How a network is built so that a checkpoint fits it.
+
+    Attributes:
+        in_channels: Image channels, 1 or 3.
+        norm: Norm of the fusion blocks, "batch" or "group".
+        input_norm_eps: eps of the BatchNorm on the raw input.
+    """
+
+    in_channels: int
+    norm: str
+    input_norm_eps: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A network with its weights.
+
+    Attributes:
+        network: Key in NETWORKS.
+        options: How it was built.
+        module: The torch module, in eval mode.
+        normalize: (mean, std) in grey levels it was trained with; None when the file does not say.
+    """
+
+    network: str
+    options: NetworkOptions
+    module: "nn.Module"
+    normalize: tuple[float, float] | None
+
+
+def load_checkpoint(network: str, path: Path) -> Checkpoint:
+    """Build `network` and load `path` into it, strictly.
+
+    Args:
+        network: A key of NETWORKS.
+        path: `.safetensors` of this SDK, or a public `.pt/.pth/.pkl/.tar/.safetensors` file whose
+            keys (with or without the prefix `model.` or `module.`) are those of the network.
+
+    Returns:
+        The checkpoint, its module in eval mode on the CPU.
+
+    Raises:
+        UsageError: Unknown network.
+        CheckpointError: Missing or unreadable file, a pickle that holds more than tensors, or
+            keys or shapes of another network.
+        MissingDependency: torch is not installed.
+    """
+    spec = _spec(network)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; wanted the weights of {network}")
+    tensors, metadata = _read(path)
+    if metadata.get("layout") == LAYOUT:
+        options, normalize = _described(path, network, metadata)
+    else:
+        tensors = _strip_public_names(tensors, spec)
+        options, normalize = _recognise(tensors), None
+    module = spec.build(**dataclasses.asdict(options))
+    _load_strictly(module, tensors, path, spec)
+    return Checkpoint(network, options, module.eval(), normalize)
+
+
+def save_checkpoint(
+    path: Path,
+    network: str,
+    options: NetworkOptions,
+    tensors: Mapping[str, "Tensor"],
+    normalize: tuple[float, float],
+) -> None:
+    """Write weights as safetensors, with all that is needed to build and feed the network."""
+    from safetensors.torch import save
+
+    metadata = {
+        "layout": LAYOUT,
+        "network": network,
+        "options": json.dumps(dataclasses.asdict(options)),
+        "normalize": json.dumps(list(normalize)),
+    }
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(plain, metadata=metadata))
+
+
+def _spec(network: str) -> NetworkSpec:
+    if network not in NETWORKS:
+        raise UsageError(f"unknown network {network!r}; one of {', '.join(NETWORKS)}")
+    return NETWORKS[network]
+
+
+def _read(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    try:
+        import torch
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingDependency(
+            f"reading a checkpoint needs {error.name}: pip install 'irstd-sdk[train]'"
+        ) from error
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, dict(file.metadata() or {})
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: not a sound safetensors file ({error})") from error
+    if path.suffix not in PICKLE_SUFFIXES:
+        known = ", ".join((".safetensors", *PICKLE_SUFFIXES))
+        raise CheckpointError(f"{path}: a weights file ends in one of {known}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, it holds more than tensors and loading it could run code; "
+            "ask its author for a plain state_dict or a safetensors file"
+        ) from error
+    except Exception as error:  # torch reports damage with many exception types
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error
+    return _state_dict(content, path), {}
+
+
+def _state_dict(content: object, path: Path) -> dict[str, "Tensor"]:
+    """Find the mapping of tensors in what a public checkpoint holds."""
+    import torch
+
+    candidates = [content]
+    if isinstance(content, dict):
+        candidates += [content[key] for key in ("state_dict", "model", "net") if key in content]
+    for candidate in candidates:
+        if isinstance(candidate, dict) and candidate:
+            if all(isinstance(value, torch.Tensor) for value in candidate.values()):
+                return {str(name): tensor for name, tensor in candidate.items()}
+    raise CheckpointError(f"{path}: no state_dict in it; wanted a mapping of names to tensors")
+
+
+def _strip_public_names(
+    tensors: Mapping[str, "Tensor"], spec: NetworkSpec
+) -> dict[str, "Tensor"]:
+    """Drop the wrapper's prefix, and modules that never run."""
+    plain = dict(tensors)
+    for prefix in PUBLIC_PREFIXES:
+        if all(name.startswith(prefix) for name in plain):
+            plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
+    return {name: t for name, t in plain.items() if not name.startswith(spec.dead_keys or ("\0",))}
+
+
+def _recognise(tensors: Mapping[str, "Tensor"]) -> NetworkOptions:
+    """Tell a public layout's variant by its keys and shapes."""
+    fused_stats = any(k.startswith("fuse") and k.endswith("running_mean") for k in tensors)
+    first = tensors.get("stem.0.weight")
+    return NetworkOptions(
+        in_channels=3 if first is not None and first.numel() == 3 else 1,
+        norm="batch" if fused_stats else "group",
+        input_norm_eps=PUBLIC_INPUT_NORM_EPS if fused_stats else DEFAULT_INPUT_NORM_EPS,
+    )
+
+
+def _described(
+    path: Path, network: str, metadata: Mapping[str, str]
+) -> tuple[NetworkOptions, tuple[float, float]]:
+    """Read what our own files say of themselves."""
+    if metadata.get("network") != network:
+        raise CheckpointError(
+            f"{path}: weights of {metadata.get('network')!r}, wanted {network!r}; "
+            f"name the network that the file says"
+        )
+    try:
+        options = NetworkOptions(**json.loads(metadata["options"]))
+        mean, std = json.loads(metadata["normalize"])
+        return options, (float(mean), float(std))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: metadata damaged ({error})") from error
+
+
+def _load_strictly(
+    module: "nn.Module", tensors: Mapping[str, "Tensor"], path: Path, spec: NetworkSpec
+) -> None:
+    wanted = module.state_dict()
+    # Older files lack this counter, which inference does not read.
+    missing = [k for k in wanted if k not in tensors and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in tensors if k not in wanted]
+    shapes = [k for k in tensors if k in wanted and tensors[k].shape != wanted[k].shape]
+    problems = [
+        f"{len(keys)} {what}, first {keys[0]!r}"
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+        )
+        if keys
+    ]
+    if problems:
+        fitting = [n for n in NETWORKS if n != spec.name]
+        raise CheckpointError(
+            f"{path}: does not fit {spec.name}: {'; '.join(problems)}. "
+            f"Is it of another network ({', '.join(fitting)})?"
+        )
+    module.load_state_dict(dict(tensors), strict=False)

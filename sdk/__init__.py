@@ -1,0 +1,1 @@
+"""Infrared small target detection: from a checkpoint to a fixed frame rate."""

@@ -1,0 +1,137 @@
+"""The edge that the three commands share: flags, logging, JSON, exit codes.
+
+A handler takes the parsed flags and returns an Outcome; everything else happens here once.
+"""
+
+import argparse
+import dataclasses
+import errno
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from irstd.errors import IrstdError, UsageError
+from irstd.version import __version__
+
+INTERRUPTED = 130
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command answers.
+
+    Attributes:
+        report: The one JSON object of `--json`.
+        text: The same for people.
+        exit_code: 0, or the documented code of a verdict that still prints its report.
+    """
+
+    report: Mapping[str, Any]
+    text: str
+    exit_code: int = 0
+
+
+Handler = Callable[[argparse.Namespace], Outcome]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Return the top parser of a command, with --version."""
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
+    return parser
+
+
+def add_verb(subparsers: Any, name: str, handler: Handler, help_text: str) -> Any:
+    """Add a verb with the flags that every verb has, and return its parser."""
+    verb = subparsers.add_parser(
+        name,
+        help=help_text,
+        description=help_text,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_common_flags(verb, handler)
+    return verb
+
+
+def add_common_flags(parser: argparse.ArgumentParser, handler: Handler) -> None:
+    """Add --json, -v and -q, and remember the handler."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object and only that")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
+    parser.add_argument("-q", "--quiet", action="store_true", help="log errors only")
+    parser.set_defaults(handler=handler)
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Parse, handle, print, and return the exit code. Never raises for what a user did."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    try:
+        options = parser.parse_args(arguments)
+        _configure_logging(verbose=options.verbose, quiet=options.quiet)
+        outcome: Outcome = options.handler(options)
+        return _print_outcome(outcome, as_json=as_json, quiet=options.quiet)
+    except IrstdError as error:
+        return _fail(parser.prog, str(error), type(error).__name__, error.exit_code, as_json)
+    except KeyboardInterrupt:
+        return _fail(parser.prog, "interrupted", "KeyboardInterrupt", INTERRUPTED, as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(parser.prog, _explain(error), type(error).__name__, 1, as_json)
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """Encode a report as one JSON object; NaN and infinity, which JSON lacks, become null."""
+    return json.dumps(_plain(report), allow_nan=False)
+
+
+def _print_outcome(outcome: Outcome, *, as_json: bool, quiet: bool) -> int:
+    if as_json:
+        print(to_json(outcome.report), flush=True)
+    elif outcome.text and not quiet:
+        print(outcome.text, flush=True)
+    return outcome.exit_code
+
+
+def _fail(prog: str, message: str, kind: str, exit_code: int, as_json: bool) -> int:
+    line = " ".join(message.split())
+    print(f"{prog}: {line}", file=sys.stderr)
+    if as_json:
+        error = {"type": kind, "message": line, "exit_code": exit_code}
+        print(json.dumps({"error": error}), flush=True)
+    return exit_code
+
+
+def _explain(error: OSError) -> str:
+    where = error.filename or "a file"
+    if error.errno == errno.ENOSPC:
+        return f"{where}: the disk is full; nothing was left behind. Free space and run again"
+    return f"{where}: {error.strerror or error}"
+
+
+def _configure_logging(*, verbose: bool, quiet: bool) -> None:
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
