@@ -1,1 +1,1 @@
-""""""
+"""Measurements that hold up: latency, paced and accuracy benchmarks, and their reports."""

@@ -1,1 +1,1 @@
-""""""
+"""One small builder per engine family."""

@@ -1,1 +1,95 @@
-""""""
+"""Engine sessions: a graph in, arrays in, arrays out. Nothing above this package knows a library.
+
+A session's file imports its library when it is opened, so naming an engine costs nothing.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from types import ModuleType
+
+from irstd.errors import MissingDependency, UsageError
+from irstd.runtime.sessions.fake_session import open_fake
+from irstd.runtime.sessions.onnxruntime_session import open_onnxruntime, open_reference
+from irstd.runtime.sessions.openvino_session import open_openvino
+from irstd.runtime.sessions.protocol import Session
+
+__all__ = [
+    "SESSIONS",
+    "Session",
+    "installed_sessions",
+    "library_version",
+    "open_session",
+]
+
+SESSIONS: dict[str, Callable[[bytes, int | None], Session]] = {
+    "onnxruntime": open_onnxruntime,
+    "openvino": open_openvino,
+    "reference": open_reference,
+    "fake": open_fake,
+}
+
+_LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "reference": "onnxruntime"}
+_INSTALL = "pip install 'irstd-sdk[cpu]'"
+
+
+def open_session(name: str, model: bytes, *, threads: int | None = None) -> Session:
+    """Load a graph into an engine.
+
+    Args:
+        name: Key of SESSIONS.
+        model: What that engine loads: a serialized ONNX graph with static shapes, one float32
+            image input (1, C, H, W) and float32 outputs; for "fake" see FakeSession.
+        threads: Threads that one inference may use; None leaves the choice to the library.
+
+    Raises:
+        UsageError: No such session, or `threads` below 1.
+        MissingDependency: Its library is not installed, or its installation is broken.
+        BuildError: The library refuses the graph.
+    """
+    opener = SESSIONS[_known(name)]
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads {threads}: wanted 1 or more")
+    _library(name)
+    return opener(model, threads)
+
+
+def installed_sessions() -> list[str]:
+    """Return the sessions whose library is installed, without loading any of them."""
+    return [name for name, module in _LIBRARIES.items() if importlib.util.find_spec(module)]
+
+
+def library_version(name: str) -> str:
+    """Return the library of a session and its version, such as "openvino 2026.4.1".
+
+    Raises:
+        UsageError: No such session.
+        MissingDependency: Its library is not installed, or its installation is broken.
+    """
+    module = _library(_known(name))
+    if module is None:
+        return name
+    # OpenVINO appends its build number and branch after a dash.
+    return f"{name} {str(module.__version__).split('-')[0]}"
+
+
+def _known(name: str) -> str:
+    if name not in SESSIONS:
+        raise UsageError(f"unknown engine {name!r}; one of {', '.join(SESSIONS)}")
+    return name
+
+
+def _library(name: str) -> ModuleType | None:
+    """Import the library behind a session; None for a session that needs none."""
+    if name not in _LIBRARIES:
+        return None
+    try:
+        return importlib.import_module(_LIBRARIES[name])
+    except ModuleNotFoundError as error:
+        if error.name != _LIBRARIES[name]:
+            raise MissingDependency(f"{name} lacks {error.name}; {_INSTALL}") from error
+        raise MissingDependency(f"{name} is not installed; {_INSTALL}") from error
+    except ImportError as error:  # installed, but a shared library of it does not load
+        raise MissingDependency(
+            f"{name} is installed but does not load ({error}); reinstall it: {_INSTALL}"
+        ) from error

@@ -1,0 +1,174 @@
+"""Thermal backgrounds for the scene simulator: sky, clouds, horizon and ground.
+
+Everything is built from fractal fields, whose amplitude falls as 1/f^beta like that of natural
+scenes: there is structure at every scale, and no size, direction or brightness gives a target away.
+Fields are float32 in arbitrary units until `expose` turns them into grey levels.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Field = NDArray[np.float32]
+
+PATCH_BETA = 1.8
+CLEAR_SHARE, SEA_SHARE, WARM_GROUND_SHARE = 0.6, 0.35, 0.75
+SPOT_SHAPES, SPOTS_PER_PX, SPOT_SIGMA_PX = 6, 1.2e-3, (0.7, 4.0)
+MEAN_LEVEL, MEAN_LEVEL_STD = 98.0, 38.0
+SPREAD, SPREAD_LOG_STD = 36.0, 0.4
+DISPLAY_MIDDLE, DISPLAY_HALF = np.float32(110), np.float32(108)
+
+
+def fractal(
+    rng: np.random.Generator, shape: tuple[int, int], beta: float, stretch: float | np.float32 = 1.0
+) -> Field:
+    """Draw a random field with a natural spectrum.
+
+    Args:
+        rng: Source of randomness.
+        shape: (H, W) px.
+        beta: The amplitude falls as 1/f^beta. Real thermal frames have 0.8 to 2.4.
+        stretch: How many times longer structures are along x than along y.
+
+    Returns:
+        (H, W) float32 of mean 0 and standard deviation 1.
+    """
+    import cv2
+
+    height, width = (cv2.getOptimalDFTSize(side) for side in shape)
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width) * stretch
+    squared = (fy * fy + fx * fx).astype(np.float32)
+    squared[0, 0] = np.inf  # no mean
+    parts = rng.standard_normal((*squared.shape, 2), np.float32)
+    spectrum = parts.view(np.complex64)[..., 0] * squared ** np.float32(-beta / 2)
+    field = np.fft.irfft2(spectrum, (height, width))[: shape[0], : shape[1]].astype(np.float32)
+    field -= field.mean()
+    return field / max(field.std(), np.float32(1e-12))
+
+
+def make_background(
+    kind: str, rng: np.random.Generator, shape: tuple[int, int], beta: float | None = None
+) -> Field:
+    """Draw one scene, without targets and without the sensor's noise.
+
+    Args:
+        kind: A key of SCENES.
+        rng: Source of randomness; the same state gives the same scene.
+        shape: (H, W) px.
+        beta: Spectral exponent of the texture; drawn as the kind has it when None.
+
+    Returns:
+        (H, W) float32 grey levels of an 8-bit camera, strictly within 2 and 218.
+    """
+    return expose(rng, SCENES[kind](rng, shape, beta))
+
+
+def expose(rng: np.random.Generator, scene: Field) -> Field:
+    """Map a scene to grey levels as an automatic gain does: its level and contrast vary.
+
+    The ends are compressed, which leaves room for targets above the brightest clutter.
+    """
+    level = np.float32(rng.normal(MEAN_LEVEL, MEAN_LEVEL_STD))
+    spread = np.float32(rng.lognormal(np.log(SPREAD), SPREAD_LOG_STD))
+    scaled = level + spread * (scene - scene.mean()) / max(scene.std(), np.float32(1e-12))
+    bent = DISPLAY_MIDDLE + DISPLAY_HALF * np.tanh((scaled - DISPLAY_MIDDLE) / DISPLAY_HALF)
+    return np.asarray(bent, np.float32)
+
+
+def _sky(rng: np.random.Generator, shape: tuple[int, int], beta: float | None) -> Field:
+    """Clear air: warmer towards the ground, with haze of all sizes."""
+    rows = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
+    columns = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)
+    haze = fractal(rng, shape, _beta(rng, beta, 1.2, 1.9), _draw(rng, 1, 3))
+    sky: Field = _draw(rng, -0.5, 3) * rows + _draw(rng, -1.2, 1.2) * columns
+    sky += _draw(rng, 0.3, 1) * haze
+    return sky
+
+
+def _clouds(rng: np.random.Generator, shape: tuple[int, int], beta: float | None) -> Field:
+    """Heaps and veils: thick where a fractal is high, with billows inside and soft edges."""
+    scene = np.float32(0.5) * _sky(rng, shape, beta)
+    for _ in range(rng.integers(1, 3)):
+        form = fractal(rng, shape, _beta(rng, beta, 1.5, 2.0), _draw(rng, 1, 2))
+        billows = np.abs(fractal(rng, shape, _beta(rng, beta, 1.2, 1.6)))
+        density = _smoothstep((form - _draw(rng, -0.7, 0.8)) / np.exp(_draw(rng, -1.2, 0.7)))
+        light = _draw(rng, 0.5, 2) - _draw(rng, 0.2, 0.9) * billows
+        scene += density * (light + np.float32(0.4) * form)
+    return scene
+
+
+def _ground(rng: np.random.Generator, shape: tuple[int, int], beta: float | None) -> Field:
+    """Rough texture, patches of other materials, and small warm and cold things."""
+    rough = fractal(rng, shape, _beta(rng, beta, 0.7, 1.2), _draw(rng, 1, 2))
+    patches = fractal(rng, shape, PATCH_BETA, _draw(rng, 1, 3))
+    scene = _draw(rng, 0.3, 0.7) * rough + np.float32(0.3) * patches
+    for _ in range(rng.integers(1, 4)):
+        border = (patches - _draw(rng, -1.2, 1.2)) / _draw(rng, 0.05, 0.3)
+        scene += _draw(rng, -1.5, 1.5) * _smoothstep(border)
+    scene += _draw(rng, 0.5, 1.2) * _spots(rng, shape)
+    return scene
+
+
+def _sea(rng: np.random.Generator, shape: tuple[int, int], beta: float | None) -> Field:
+    """Long swell with brighter crests."""
+    swell = fractal(rng, shape, _beta(rng, beta, 0.9, 1.3), _draw(rng, 3, 8))
+    sea: Field = np.float32(0.5) * swell + np.float32(0.15) * np.maximum(swell, 0) ** 2
+    return sea
+
+
+def _horizon(rng: np.random.Generator, shape: tuple[int, int], beta: float | None) -> Field:
+    """Sky or clouds above hills or the sea."""
+    height, width = shape
+    above = (_sky if rng.random() < CLEAR_SHARE else _clouds)(rng, shape, beta)
+    is_sea = rng.random() < SEA_SHARE
+    below = (_sea if is_sea else _ground)(rng, shape, beta)
+    warmer = _draw(rng, 0.5, 3) * (1 if rng.random() < WARM_GROUND_SHARE else -1)
+    below = _draw(rng, 0.4, 1) * below + np.float32(warmer)
+    columns = np.arange(width, dtype=np.float32)
+    line = _draw(rng, 0.35, 0.85) * height + _draw(rng, -0.08, 0.08) * (columns - width / 2)
+    if not is_sea:
+        ridge = fractal(rng, (1, width), float(_draw(rng, 1.1, 1.8)))[0]
+        line += _draw(rng, 0.02, 0.1) * height * ridge
+    depth = np.arange(height, dtype=np.float32)[:, None] - line
+    below -= above
+    above += _smoothstep(depth / _draw(rng, 1, 4) + np.float32(0.5)) * below
+    return above
+
+
+def _spots(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
+    """Small things that are no targets: of graded contrast, mostly faint, many of them long."""
+    import cv2
+
+    field = np.zeros(shape, np.float32)
+    for sigma_y, sigma_x in np.exp(rng.uniform(*np.log(SPOT_SIGMA_PX), (SPOT_SHAPES, 2))):
+        count = rng.poisson(shape[0] * shape[1] * SPOTS_PER_PX / SPOT_SHAPES)
+        contrast = np.minimum(rng.exponential(0.8, count), 3) * rng.choice((-1, 1, 1), count)
+        points = np.zeros(shape, np.float32)
+        at = rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)
+        points[at] = contrast * 2 * np.pi * sigma_y * sigma_x
+        field += cv2.GaussianBlur(points, (0, 0), sigmaX=float(sigma_x), sigmaY=float(sigma_y))
+    return field
+
+
+def _smoothstep(x: Field) -> Field:
+    x = np.clip(x, 0, 1)
+    step: Field = x * x * (3 - 2 * x)
+    return step
+
+
+def _draw(rng: np.random.Generator, low: float, high: float) -> np.float32:
+    return np.float32(rng.uniform(low, high))
+
+
+def _beta(rng: np.random.Generator, beta: float | None, low: float, high: float) -> float:
+    drawn = float(rng.uniform(low, high))  # drawn also when given, so that nothing else changes
+    return drawn if beta is None else beta
+
+
+SCENES: dict[str, Callable[[np.random.Generator, tuple[int, int], float | None], Field]] = {
+    "sky": _sky,
+    "clouds": _clouds,
+    "horizon": _horizon,
+    "ground": _ground,
+}
