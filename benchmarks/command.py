@@ -242,7 +242,8 @@ def _finish(options: argparse.Namespace, report: Report, text: str) -> Outcome:
     validity = report.get("validity")
     if validity is None or validity["ok"]:
         return Outcome(report, text)
-    _log.error("not a valid measurement: %s", "; ".join(validity["reasons"]))
+    if options.json or options.quiet:  # else the text says so
+        _log.error("not a valid measurement: %s", "; ".join(validity["reasons"]))
     return Outcome(report, text, BenchmarkInvalid.exit_code)
 
 

@@ -6,6 +6,7 @@ What the postprocessing costs depends on what is in the frame, so real content m
 import dataclasses
 import hashlib
 import itertools
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from irstd.types import InputSpec
 
 SIMULATED_FRAMES = 200
 SIMULATED_SEED = 0
+SHUFFLE_SEED = 0
 MOST_BYTES = 512 << 20  # frames are held in memory, so that no disk is timed
 
 
@@ -39,7 +41,7 @@ class Footage:
 
 
 def load_footage(data: Path | None, spec: InputSpec) -> Footage:
-    """Return the frames of a data folder in name order, or simulated ones of the input's size.
+    """Return the frames of a data folder, shuffled by a fixed seed, or simulated ones.
 
     Args:
         data: A data folder, or any folder of images; None for 200 simulated frames, seed 0.
@@ -76,6 +78,7 @@ def _simulated(spec: InputSpec) -> Footage:
 
 def _from_folder(data: Path, spec: InputSpec) -> Footage:
     files = list_labelled(data)
+    random.Random(SHUFFLE_SEED).shuffle(files)  # so that every stretch of a run is like the rest
     frames: list[Frame] = []
     used = 0
     for pair in files:
@@ -88,7 +91,7 @@ def _from_folder(data: Path, spec: InputSpec) -> Footage:
     shapes = sorted({frame.shape for frame in frames})
     sizes = ", ".join("x".join(map(str, shape)) for shape in itertools.islice(shapes, 3))
     more = f" and {len(shapes) - 3} more sizes" if len(shapes) > 3 else ""
-    about = f"{len(frames)} frames of {data}, {sizes}{more}"
+    about = f"{len(frames)} frames of {data}, {sizes}{more}, shuffled"
     return Footage(frames, about, _hash(frames), len(files) - len(frames))
 
 

@@ -194,10 +194,11 @@ def _verdict(report: Mapping[str, Any]) -> str:
     if report["numbers"] == "development":
         pills.append(("note", "development numbers"))
     spans = "".join(f'<span class="{style}">{text}</span>' for style, text in pills)
-    notes = [*validity["reasons"], *validity["warnings"]]
+    notes = list(validity["warnings"])
     if report["numbers"] == "development":
         notes.append(DEVELOPMENT_NOTE)
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    items = "".join(f"<li>{escape(reason)}</li>" for reason in validity["reasons"])
+    items += "".join(f'<li class="muted">{escape(note)}</li>' for note in notes)
     return _section("Verdict", f'<div class="verdict">{spans}</div><ul>{items}</ul>')
 
 

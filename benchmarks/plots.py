@@ -6,7 +6,7 @@ picture serves the light and the dark theme. Text stays text.
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from irstd.errors import MissingDependency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Marker colours, and the CSS variables that replace them.
@@ -81,25 +82,29 @@ def draw_histogram(times_ms: NDArray[np.float64], marks: Mapping[str, float]) ->
     """
 
     def paint(figure: "Figure") -> None:
-        axes = figure.add_subplot()
+        axes = figure.add_axes((0.075, 0.16, 0.905, 0.58))  # with room above for names of marks
         low, high = float(times_ms.min()), float(times_ms.max())
         tail = high / max(float(np.median(times_ms)), 1e-9)
         if tail > _LONG_TAIL and low > 0:
             axes.set_xscale("log")
             edges = np.geomspace(low, high * 1.001, _BINS + 1)
-            _plain_ticks(axes, low, high)
+            _label_plainly(axes.xaxis, low, high, (1, 2, 5))
         else:
             margin = max((high - low) * 0.02, high * 1e-3)
             edges = np.linspace(max(low - margin, 0), high + margin, _BINS + 1)
-        axes.hist(times_ms, bins=list(edges), color=MAIN, linewidth=0)
+        counts, *_ = axes.hist(
+            times_ms, list(edges), color=MAIN, linewidth=0, histtype="stepfilled"
+        )
         axes.set_yscale("log")
-        axes.set_ylim(bottom=0.7)
+        most = float(np.max(counts))
+        axes.set_ylim(0.7, 1.5 * most)
+        _label_plainly(axes.yaxis, 1, most, (1,) if most >= 20 else (1, 2, 5))
         axes.set_xlabel("latency, ms")
         axes.set_ylabel("frames")
         axes.grid(axis="y", linewidth=0.6)
         _draw_marks(axes, marks)
 
-    return _render(paint, "histogram", 3.2)
+    return _render(paint, "histogram", 3.2, layout=None)
 
 
 def draw_series(
@@ -124,9 +129,12 @@ def draw_series(
         centre = np.array([at_s[part].mean() for part in parts])
         groups = [times_ms[part] for part in parts]
         lows, highs = np.array([g.min() for g in groups]), np.array([g.max() for g in groups])
-        axes.fill_between(centre, lows, highs, color=SOFT, linewidth=0, label="lowest to highest")
         medians = [float(np.median(group)) for group in groups]
-        axes.plot(centre, medians, color=MAIN, linewidth=1.2, label="median")
+        if len(times_ms) > _COLUMNS:
+            axes.fill_between(centre, lows, highs, color=SOFT, linewidth=0, label="lowest, highest")
+            axes.plot(centre, medians, color=MAIN, linewidth=1.2, label="median")
+        else:
+            axes.plot(centre, medians, color=MAIN, linewidth=1.2, label="each frame")
         if deadline_ms is not None:
             axes.axhline(deadline_ms, color=WARM, linewidth=1.2, linestyle="--", label="deadline")
         if dropped_s is not None and len(dropped_s):
@@ -183,7 +191,7 @@ def draw_bars(names: Sequence[str], values: Mapping[str, Sequence[float]], unit:
         rows = np.arange(len(names))
         for index, (label, series) in enumerate(values.items()):
             offset = (index - (len(values) - 1) / 2) * height
-            colour = (MAIN, POST)[index % 2]
+            colour = (MAIN, SOFT)[index % 2]
             bars = axes.barh(
                 rows + offset, list(series), height=0.9 * height, color=colour, label=label
             )
@@ -197,29 +205,42 @@ def draw_bars(names: Sequence[str], values: Mapping[str, Sequence[float]], unit:
 
 
 def _draw_marks(axes: "Axes", marks: Mapping[str, float]) -> None:
-    """Draw vertical lines; names go in rows above, so that close ones do not overlap."""
-    for row, (name, value) in enumerate(marks.items()):
-        axes.axvline(value, color=WARM, linewidth=1.1, linestyle="-" if row == 0 else "--")
+    """Draw vertical lines, each up to its name in a row of its own above the plot."""
+    for index, (name, value) in enumerate(marks.items()):
+        row = len(marks) - 1 - index
+        style = "-" if index == 0 else "--"
+        above = axes.get_xaxis_transform()
+        axes.plot(
+            [value, value],
+            [0, 1.08 + 0.1 * row],
+            color=WARM,
+            linewidth=1.1,
+            linestyle=style,
+            transform=above,
+            clip_on=False,
+        )
+        across = (axes.transScale + axes.transLimits).transform((value, 1.0))[0]
         axes.annotate(
             f"{name} {value:.3g}",
-            (value, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 3 + 12 * (len(marks) - 1 - row)),
+            (value, 1.02 + 0.1 * row),
+            xycoords=above,
+            xytext=(4, 0) if across < 0.8 else (-4, 0),
             textcoords="offset points",
+            horizontalalignment="left" if across < 0.8 else "right",
             color=INK,
             annotation_clip=False,
         )
 
 
-def _plain_ticks(axes: "Axes", low: float, high: float) -> None:
-    """Label a logarithmic axis with plain numbers, few of them."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+def _label_plainly(axis: "Axis", low: float, high: float, steps: Sequence[int]) -> None:
+    """Label a logarithmic axis with plain numbers: each decade times `steps`."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _label_rows(axes: "Axes", names: Sequence[str]) -> None:
@@ -236,14 +257,16 @@ def _plain_text(name: str) -> str:
     return shown.replace("$", r"\$")
 
 
-def _render(paint: Any, name: str, height_in: float) -> str:
+def _render(
+    paint: Callable[["Figure"], None], name: str, height_in: float, layout: Any = "constrained"
+) -> str:
     """Draw on a figure of our width and return the <svg> element, fit to stand in a page."""
     require_matplotlib()
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+        figure = Figure(figsize=(_WIDTH_IN, height_in), layout=layout)
         paint(figure)
         buffer = io.StringIO()
         hidden: dict[str, Any] = {"Creator": None, "Date": None, "Format": None, "Type": None}

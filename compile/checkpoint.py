@@ -6,6 +6,7 @@ No pickle is ever executed: `.pt`, `.pth`, `.pkl` and `.tar` files go through to
 
 import dataclasses
 import json
+import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 LAYOUT = "irstd-1"
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".tar")
 PUBLIC_PREFIXES = ("model.", "module.")
-PUBLIC_INPUT_NORM_EPS = 0.9  # models.md 1.1: built with 0.9 as eps, meant as momentum
 DEFAULT_INPUT_NORM_EPS = 1e-5
+NORMS = ("batch", "group")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,32 +58,37 @@ class Checkpoint:
     normalize: tuple[float, float] | None
 
 
-def load_checkpoint(network: str, path: Path) -> Checkpoint:
+def load_checkpoint(
+    network: str, path: Path, *, input_norm_eps: float = DEFAULT_INPUT_NORM_EPS
+) -> Checkpoint:
     """Build `network` and load `path` into it, strictly.
 
     Args:
         network: A key of NETWORKS.
         path: `.safetensors` of this SDK, or a public `.pt/.pth/.pkl/.tar/.safetensors` file whose
             keys (with or without the prefix `model.` or `module.`) are those of the network.
+        input_norm_eps: For a public file, the eps of the BatchNorm on the raw input. Some public
+            ports built it with 0.9, meant as its momentum, and the keys of a file cannot tell
+            (docs/adr/0003-input-norm-eps.md). Our own files say it themselves.
 
     Returns:
         The checkpoint, its module in eval mode on the CPU.
 
     Raises:
         UsageError: Unknown network.
-        CheckpointError: Missing or unreadable file, a pickle that holds more than tensors, or
-            keys or shapes of another network.
+        CheckpointError: Missing or unreadable file, a pickle that holds more than tensors, keys or
+            shapes of another network, or weights that are not finite.
         MissingDependency: torch is not installed.
     """
     spec = _spec(network)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; wanted the weights of {network}")
     tensors, metadata = _read(path)
-    if metadata.get("layout") == LAYOUT:
+    if "layout" in metadata:
         options, normalize = _described(path, network, metadata)
     else:
         tensors = _strip_public_names(tensors, spec)
-        options, normalize = _recognise(tensors), None
+        options, normalize = _recognise(tensors, input_norm_eps), None
     module = spec.build(**dataclasses.asdict(options))
     _load_strictly(module, tensors, path, spec)
     return Checkpoint(network, options, module.eval(), normalize)
@@ -134,13 +140,15 @@ def _read(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
         raise CheckpointError(f"{path}: a weights file ends in one of {known}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
+        # Not chained: torch's own message advises to switch the protection off.
         raise CheckpointError(
-            f"{path}: refused, it holds more than tensors and loading it could run code; "
-            "ask its author for a plain state_dict or a safetensors file"
-        ) from error
+            f"{path}: refused, it is not a plain mapping of tensors, and loading anything else "
+            "could run code; ask its author for a state_dict or a safetensors file"
+        ) from None
     except Exception as error:  # torch reports damage with many exception types
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason})") from error
     return _state_dict(content, path), {}
 
 
@@ -152,15 +160,13 @@ def _state_dict(content: object, path: Path) -> dict[str, "Tensor"]:
     if isinstance(content, dict):
         candidates += [content[key] for key in ("state_dict", "model", "net") if key in content]
     for candidate in candidates:
-        if isinstance(candidate, dict) and candidate:
-            if all(isinstance(value, torch.Tensor) for value in candidate.values()):
-                return {str(name): tensor for name, tensor in candidate.items()}
+        named = candidate.items() if isinstance(candidate, dict) else ()
+        if named and all(isinstance(value, torch.Tensor) for _, value in named):
+            return {str(name): tensor for name, tensor in named}
     raise CheckpointError(f"{path}: no state_dict in it; wanted a mapping of names to tensors")
 
 
-def _strip_public_names(
-    tensors: Mapping[str, "Tensor"], spec: NetworkSpec
-) -> dict[str, "Tensor"]:
+def _strip_public_names(tensors: Mapping[str, "Tensor"], spec: NetworkSpec) -> dict[str, "Tensor"]:
     """Drop the wrapper's prefix, and modules that never run."""
     plain = dict(tensors)
     for prefix in PUBLIC_PREFIXES:
@@ -169,14 +175,14 @@ def _strip_public_names(
     return {name: t for name, t in plain.items() if not name.startswith(spec.dead_keys or ("\0",))}
 
 
-def _recognise(tensors: Mapping[str, "Tensor"]) -> NetworkOptions:
+def _recognise(tensors: Mapping[str, "Tensor"], input_norm_eps: float) -> NetworkOptions:
     """Tell a public layout's variant by its keys and shapes."""
     fused_stats = any(k.startswith("fuse") and k.endswith("running_mean") for k in tensors)
     first = tensors.get("stem.0.weight")
     return NetworkOptions(
         in_channels=3 if first is not None and first.numel() == 3 else 1,
         norm="batch" if fused_stats else "group",
-        input_norm_eps=PUBLIC_INPUT_NORM_EPS if fused_stats else DEFAULT_INPUT_NORM_EPS,
+        input_norm_eps=input_norm_eps,
     )
 
 
@@ -184,6 +190,11 @@ def _described(
     path: Path, network: str, metadata: Mapping[str, str]
 ) -> tuple[NetworkOptions, tuple[float, float]]:
     """Read what our own files say of themselves."""
+    if metadata["layout"] != LAYOUT:
+        raise CheckpointError(
+            f"{path}: layout {metadata['layout']!r}, this version reads {LAYOUT!r}; "
+            "update irstd-sdk or export the weights again"
+        )
     if metadata.get("network") != network:
         raise CheckpointError(
             f"{path}: weights of {metadata.get('network')!r}, wanted {network!r}; "
@@ -191,10 +202,14 @@ def _described(
         )
     try:
         options = NetworkOptions(**json.loads(metadata["options"]))
-        mean, std = json.loads(metadata["normalize"])
-        return options, (float(mean), float(std))
-    except (KeyError, TypeError, ValueError) as error:
+        mean, std = (float(value) for value in json.loads(metadata["normalize"]))
+        eps = float(options.input_norm_eps)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: metadata damaged ({error})") from error
+    known = options.in_channels in (1, 3) and options.norm in NORMS and 0 < eps < 1
+    if not (known and math.isfinite(mean) and 0 < std < math.inf):
+        raise CheckpointError(f"{path}: metadata out of range ({options}, mean {mean}, std {std})")
+    return options, (mean, std)
 
 
 def _load_strictly(
@@ -215,9 +230,26 @@ def _load_strictly(
         if keys
     ]
     if problems:
-        fitting = [n for n in NETWORKS if n != spec.name]
+        others = ", ".join(name for name in NETWORKS if name != spec.name)
         raise CheckpointError(
             f"{path}: does not fit {spec.name}: {'; '.join(problems)}. "
-            f"Is it of another network ({', '.join(fitting)})?"
+            f"Is it of another network ({others})?"
         )
+    for name, tensor in tensors.items():
+        if not _holds_numbers(tensor, counter=not wanted[name].is_floating_point()):
+            raise CheckpointError(
+                f"{path}: {name} is {tensor.dtype} with NaN, infinity or no plain values; "
+                "wanted finite floating-point weights"
+            )
     module.load_state_dict(dict(tensors), strict=False)
+
+
+def _holds_numbers(tensor: "Tensor", *, counter: bool) -> bool:
+    import torch
+
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    if counter:
+        return not tensor.is_complex()
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return tensor.dtype in floats and bool(torch.isfinite(tensor).all())

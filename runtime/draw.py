@@ -6,21 +6,21 @@ from numpy.typing import NDArray
 from irstd.frames import Frame
 from irstd.types import Detections
 
-_WANTED_SIDE_PX = 768
+_WANTED_SIDE_PX = 800
 _MAX_ZOOM = 4
 # A few saturated pixels must not decide the contrast of the rest.
 _DARK_PERCENTILE, _BRIGHT_PERCENTILE = 0.5, 99.9
 _GAP_PX = 3.0  # between a target and its bracket, frame pixels
 _COLOUR = (90, 230, 255)  # BGR: amber, which no grey scene contains
 _OUTLINE = (20, 20, 20)
-_FONT_HEIGHT_PX = 10
+_FONT_HEIGHT_PX = 11
 
 
 def annotate(frame: Frame, detections: Detections) -> NDArray[np.uint8]:
     """Draw detections over a frame.
 
     Only the corners of each box are drawn, some pixels away from it, so that a target of a few
-    pixels stays visible. Frames below 768 px are enlarged by a whole factor, at most 4.
+    pixels stays visible. Small frames are enlarged by a whole factor, at most 4, to about 800 px.
 
     Args:
         frame: (H, W) of any depth.
@@ -32,7 +32,7 @@ def annotate(frame: Frame, detections: Detections) -> NDArray[np.uint8]:
     import cv2
 
     height, width = frame.shape
-    zoom = max(1, min(_MAX_ZOOM, _WANTED_SIDE_PX // max(height, width)))
+    zoom = min(max(round(_WANTED_SIDE_PX / max(height, width)), 1), _MAX_ZOOM)
     size = (width * zoom, height * zoom)
     enlarged = cv2.resize(_stretch(frame), size, interpolation=cv2.INTER_NEAREST)
     picture = np.asarray(cv2.cvtColor(enlarged, cv2.COLOR_GRAY2BGR), np.uint8)

@@ -6,6 +6,7 @@ Fields are float32 in arbitrary units until `expose` turns them into grey levels
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,8 @@ def fractal(
     spectrum = parts.view(np.complex64)[..., 0] * squared ** np.float32(-beta / 2)
     field = np.fft.irfft2(spectrum, (height, width))[: shape[0], : shape[1]].astype(np.float32)
     field -= field.mean()
-    return field / max(field.std(), np.float32(1e-12))
+    field /= max(field.std(), np.float32(1e-12))
+    return field
 
 
 def make_background(
@@ -88,11 +90,12 @@ def _sky(rng: np.random.Generator, shape: tuple[int, int], beta: float | None) -
 
 def _clouds(rng: np.random.Generator, shape: tuple[int, int], beta: float | None) -> Field:
     """Heaps and veils: thick where a fractal is high, with billows inside and soft edges."""
-    scene = np.float32(0.5) * _sky(rng, shape, beta)
+    scene: Field = np.float32(0.5) * _sky(rng, shape, beta)
     for _ in range(rng.integers(1, 3)):
         form = fractal(rng, shape, _beta(rng, beta, 1.5, 2.0), _draw(rng, 1, 2))
         billows = np.abs(fractal(rng, shape, _beta(rng, beta, 1.2, 1.6)))
-        density = _smoothstep((form - _draw(rng, -0.7, 0.8)) / np.exp(_draw(rng, -1.2, 0.7)))
+        cover, softness = _draw(rng, -0.7, 0.8), _draw(rng, 0.3, 1.5)
+        density = _smoothstep((form - cover) / softness)
         light = _draw(rng, 0.5, 2) - _draw(rng, 0.2, 0.9) * billows
         scene += density * (light + np.float32(0.4) * form)
     return scene
@@ -102,7 +105,7 @@ def _ground(rng: np.random.Generator, shape: tuple[int, int], beta: float | None
     """Rough texture, patches of other materials, and small warm and cold things."""
     rough = fractal(rng, shape, _beta(rng, beta, 0.7, 1.2), _draw(rng, 1, 2))
     patches = fractal(rng, shape, PATCH_BETA, _draw(rng, 1, 3))
-    scene = _draw(rng, 0.3, 0.7) * rough + np.float32(0.3) * patches
+    scene: Field = _draw(rng, 0.3, 0.7) * rough + np.float32(0.3) * patches
     for _ in range(rng.integers(1, 4)):
         border = (patches - _draw(rng, -1.2, 1.2)) / _draw(rng, 0.05, 0.3)
         scene += _draw(rng, -1.5, 1.5) * _smoothstep(border)
@@ -141,7 +144,8 @@ def _spots(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
     import cv2
 
     field = np.zeros(shape, np.float32)
-    for sigma_y, sigma_x in np.exp(rng.uniform(*np.log(SPOT_SIGMA_PX), (SPOT_SHAPES, 2))):
+    low, high = np.log(SPOT_SIGMA_PX)
+    for sigma_y, sigma_x in np.exp(rng.uniform(low, high, (SPOT_SHAPES, 2))):
         count = rng.poisson(shape[0] * shape[1] * SPOTS_PER_PX / SPOT_SHAPES)
         contrast = np.minimum(rng.exponential(0.8, count), 3) * rng.choice((-1, 1, 1), count)
         points = np.zeros(shape, np.float32)
@@ -151,14 +155,15 @@ def _spots(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
     return field
 
 
-def _smoothstep(x: Field) -> Field:
-    x = np.clip(x, 0, 1)
+def _smoothstep(x: NDArray[np.floating[Any]]) -> Field:
+    x = np.clip(x, 0, 1).astype(np.float32, copy=False)
     step: Field = x * x * (3 - 2 * x)
     return step
 
 
 def _draw(rng: np.random.Generator, low: float, high: float) -> np.float32:
-    return np.float32(rng.uniform(low, high))
+    drawn: np.float32 = np.float32(rng.uniform(low, high))
+    return drawn
 
 
 def _beta(rng: np.random.Generator, beta: float | None, low: float, high: float) -> float:

@@ -11,7 +11,6 @@ import csv
 import dataclasses
 import io
 import math
-import numbers
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,10 +68,10 @@ class SceneConfig:
         beta: Spectral exponent of the clutter's texture, 0 to 4; None draws one as the kind has it.
         targets: Number of targets in every frame. One that leaves the frame is succeeded by a new
             one, with a new id, somewhere in the frame.
-        scr: Signal-to-clutter ratio of every target in every frame, 0 to 1000: the mean, over
-            the target's own mask, of what it adds to the frame, divided by the standard deviation of
-            the frame without targets in the mask's bounding box grown by 20 px on each side and cut
-            at the frame. Noise counts as clutter; rounding and saturation come after.
+        scr: Signal-to-clutter ratio of every target in every frame, 0 to 1000: the mean over the
+            target's own mask of what it adds to the frame, divided by the standard deviation of the
+            frame without targets in the mask's bounding box grown by 20 px on each side and cut at
+            the frame. Noise counts as clutter; rounding and saturation come after.
         psf_sigma_px: Standard deviation of the Gaussian point-spread function, above 0, at most 16.
         target_sigma_px: (low, high), the range of the targets' own Gaussian extent, drawn for each
             axis; (0, 0) makes point targets.
@@ -109,10 +108,9 @@ class SceneConfig:
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            kind = numbers.Integral if name in WHOLE else numbers.Real
+            kind, what = (int, "a whole number") if name in WHOLE else (float, "a number")
             for number in value if isinstance(value, tuple) else (value,):
-                if not (isinstance(number, kind) and low <= number <= high):
-                    what = "a whole number" if name in WHOLE else "a number"
+                if not (isinstance(number, (int, kind)) and low <= number <= high):
                     raise UsageError(f"{name} {value!r}: wanted {what} from {low:g} to {high:g}")
         if self.beta is not None and not 0 <= self.beta <= MAX_BETA:
             raise UsageError(f"beta {self.beta!r}: wanted None or a number from 0 to {MAX_BETA}")

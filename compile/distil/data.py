@@ -39,14 +39,14 @@ def load_training(sources: tuple[DataSource, ...]) -> list[LabelledFrame]:
         kept = [file for file in files if file.stem not in held_out]
         if not kept:
             raise InputError(f"{source.train_list}: nothing is left after taking out val_list")
-        frames += [_read(file) for file in kept]
+        frames += [read_labelled(file) for file in kept]
     return frames
 
 
 def load_validation(source: DataSource) -> list[LabelledFrame]:
     """Read the validation frames of one source."""
     files = list_labelled(source.path, source.val_list, masks_required=True)
-    return [_read(file) for file in files]
+    return [read_labelled(file) for file in files]
 
 
 class CropDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -116,10 +116,16 @@ def _turn(
     """Apply one of the eight symmetries of the square to both."""
     if symmetry >= 4:
         image, mask = image[:, ::-1], mask[:, ::-1]
-    return np.rot90(image, symmetry % 4), np.rot90(mask, symmetry % 4)
+    quarter_turns = symmetry % 4
+    return np.rot90(image, quarter_turns), np.rot90(mask, quarter_turns)
 
 
-def _read(files: LabelledFiles) -> LabelledFrame:
+def read_labelled(files: LabelledFiles) -> LabelledFrame:
+    """Read one frame with its mask.
+
+    Raises:
+        InputError: Either is unreadable, or their sizes differ.
+    """
     assert files.mask is not None  # list_labelled(masks_required=True) saw to it
     image, mask = read_frame(files.image), read_mask(files.mask)
     if image.shape != mask.shape:

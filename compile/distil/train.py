@@ -4,9 +4,12 @@ What is validated and kept is a moving average of the weights. State is written 
 so a run that was killed goes on with `resume=True` as if nothing had happened.
 """
 
+import dataclasses
 import json
+import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -28,12 +34,47 @@ from irstd.compile.distil.config import TrainConfig
 from irstd.compile.distil.data import CropDataset, LabelledFrame, load_training, load_validation
 from irstd.compile.distil.losses import Loss, weighted_loss
 from irstd.compile.networks import NETWORKS
-from irstd.errors import CheckpointError, UsageError
+from irstd.errors import CheckpointError, DeviceError, UsageError
 from irstd.files import atomic_open
 from irstd.metrics import Scores, evaluate
 
 STATE, BEST, LOG = "last.pt", "best.safetensors", "log.jsonl"
 PAD_MULTIPLE_PX = 32
+NO_MERIT = -1.0  # below every real one, so that the first validation is kept
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a step reads and changes.
+
+    Attributes:
+        model: The module as Fabric wrapped it; `module` is the same weights unwrapped.
+        average: Moving average of the weights.
+        fabric_optimizer: `optimizer` as Fabric wrapped it.
+        loader: Batches of `dataset`, in a new order each epoch.
+    """
+
+    config: TrainConfig
+    fabric: Fabric
+    module: nn.Module
+    model: nn.Module
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    fabric_optimizer: Any
+    schedule: OneCycleLR
+    dataset: CropDataset
+    loader: Any
+    loss: Loss
+
+    @property
+    def resumable(self) -> dict[str, Any]:
+        """The parts whose state a resumed run needs, by their names in the state file."""
+        return {
+            "model": self.module,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
 
 
 def distil(config: TrainConfig, *, resume: bool = False) -> Path:
@@ -48,83 +89,43 @@ def distil(config: TrainConfig, *, resume: bool = False) -> Path:
         the validation lists of (IoU + HSE) / 2.
 
     Raises:
-        UsageError: There is a started run in `config.out` and `resume` is false.
+        UsageError: There is a started run in `config.out` and `resume` is false, its settings were
+            others, or the loss diverged.
         InputError: Data missing or unreadable.
         CheckpointError: `config.init` or the state does not fit.
+        DeviceError: The accelerator is not there.
     """
     state_path = config.out / STATE
     if state_path.exists() and not resume:
         raise UsageError(f"{config.out}: holds a started run; add --resume, or choose another out")
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)
-    fabric = Fabric(
-        accelerator=config.accelerator, devices=config.devices, precision=config.precision
-    )
-    fabric.launch()
-    fabric.seed_everything(config.seed, verbose=False)
-
-    module, options = _new_module(config)
-    module.to(memory_format=torch.channels_last)  # 1.4 times faster convolutions on a CPU
-    average = torch.optim.swa_utils.AveragedModel(
-        module,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema_decay),
-        use_buffers=True,
-    )
-    average.to(fabric.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    model, wrapped_optimizer = fabric.setup(module, optimizer)
-    dataset = CropDataset(load_training(config.data), config)
+    training = load_training(config.data)
     validation = {source.path.name: load_validation(source) for source in config.data}
-    loader = _loader(fabric, dataset, config)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=config.learning_rate,
-        total_steps=config.epochs * len(loader),
-        pct_start=config.warmup_share,
-    )
-    parts = {
-        "model": module,
-        "average": average,
-        "optimizer": optimizer,
-        "schedule": schedule,
-    }
-    epoch, best = _restore(state_path, parts, fabric.device) if resume else (0, -1.0)
-    loss = weighted_loss(config.loss)
+    options, run = _prepare(config, training)
+    epoch, best = _restore(state_path, run) if state_path.exists() else (0, NO_MERIT)
     while epoch < config.epochs:
-        dataset.epoch = epoch
         started = time.monotonic()
-        mean_loss = _train_epoch(fabric, model, wrapped_optimizer, schedule, loader, loss, config,
-                                 average, epoch)  # fmt: skip
+        mean_loss = _train_epoch(run, epoch)
         epoch += 1
         record: dict[str, Any] = {"epoch": epoch, "loss": mean_loss}
-        if fabric.is_global_zero:
+        if run.fabric.is_global_zero:
             if epoch % config.validate_every == 0 or epoch == config.epochs:
-                scores = {
-                    name: validate(average.module, frames, config.normalize)
-                    for name, frames in validation.items()
-                }
-                merit = float(np.mean([(s.iou + s.hse) / 2 for s in scores.values()]))
-                record["merit"] = merit
+                scores = _validate_all(run, validation)
+                record["merit"] = float(np.mean([(s.iou + s.hse) / 2 for s in scores.values()]))
                 record["validation"] = {name: vars(s) for name, s in scores.items()}
-                if merit > best:
-                    best = merit
-                    weights = average.module.state_dict()
-                    save_checkpoint(
-                        config.out / BEST, config.network, options, weights, config.normalize
-                    )
+            if record.get("merit", NO_MERIT) > best:
+                best = record["merit"]
+                weights = run.average.module.state_dict()
+                path = config.out / BEST
+                save_checkpoint(path, config.network, options, weights, config.normalize)
             record["seconds"] = time.monotonic() - started
-            _save_state(state_path, parts, epoch, best)
-            with (config.out / LOG).open("a", encoding="utf-8") as log:
-                log.write(json.dumps(record) + "\n")
-        fabric.barrier()
+            _save_state(state_path, run, epoch, best)
+            _log_record(config.out / LOG, record, fresh=epoch == 1)
+        run.fabric.barrier()
     return config.out / BEST
 
 
 def validate(
-    module: nn.Module, frames: list[LabelledFrame], normalize: tuple[float, float]
+    module: nn.Module, frames: Sequence[LabelledFrame], normalize: tuple[float, float]
 ) -> Scores:
     """Score a module on whole frames, padded after normalisation to multiples of 32 px."""
     device = next(module.parameters()).device
@@ -139,24 +140,83 @@ def validate(
 
 @torch.inference_mode()
 def _probabilities(
-    module: nn.Module, image: Any, normalize: tuple[float, float], device: torch.device
-) -> np.ndarray[Any, np.dtype[np.float32]]:
+    module: nn.Module,
+    image: NDArray[np.uint8] | NDArray[np.uint16],
+    normalize: tuple[float, float],
+    device: torch.device,
+) -> NDArray[np.float32]:
     mean, std = normalize
     x = (torch.from_numpy(image.astype(np.float32))[None, None].to(device) - mean) / std
     height, width = image.shape
     x = F.pad(x, (0, -width % PAD_MULTIPLE_PX, 0, -height % PAD_MULTIPLE_PX))
     channels = next(p for p in module.parameters() if p.ndim == 4).shape[1]
     logits = module(x.expand(-1, channels, -1, -1))[0, 0, :height, :width]
-    out: np.ndarray[Any, np.dtype[np.float32]] = torch.sigmoid(logits).cpu().numpy()
+    out: NDArray[np.float32] = torch.sigmoid(logits).float().cpu().numpy()
     return out
 
 
-def _new_module(config: TrainConfig) -> tuple[nn.Module, NetworkOptions]:
-    if config.init is not None:
-        checkpoint = load_checkpoint(config.network, config.init)
-        return checkpoint.module.train(), checkpoint.options
+def _prepare(config: TrainConfig, frames: list[LabelledFrame]) -> tuple[NetworkOptions, _Run]:
+    """Build everything of a run at its start."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.set_flush_denormal(True)
+    fabric = _launch(config)
+    options, module = _new_module(config)
+    _use_channels_last(module)
+    update = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(module, multi_avg_fn=update, use_buffers=True).to(fabric.device)
+    _use_channels_last(average)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    model, fabric_optimizer = fabric.setup(module, optimizer)
+    dataset = CropDataset(frames, config)
+    loader = _loader(fabric, dataset, config)
+    schedule = OneCycleLR(
+        optimizer,
+        max_lr=config.learning_rate,
+        total_steps=config.epochs * len(loader),
+        pct_start=config.warmup_share,
+    )
+    loss = weighted_loss(config.loss)
+    return options, _Run(
+        config, fabric, module, model, average, optimizer, fabric_optimizer, schedule, dataset,
+        loader, loss,
+    )  # fmt: skip
+
+
+def _use_channels_last(module: nn.Module) -> None:
+    """Lay out the weights so that convolutions on a CPU are 1.4 times faster."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _launch(config: TrainConfig) -> Fabric:
+    precision: Any = config.precision  # one of config.PRECISIONS
+    try:
+        fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=precision)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(
+            f"{config.devices} x {config.accelerator}: {reason} Set accelerator and devices to "
+            "what this machine has, or leave them out"
+        ) from error
+    fabric.launch()
+    fabric.seed_everything(config.seed, verbose=False)
+    return fabric
+
+
+def _new_module(config: TrainConfig) -> tuple[NetworkOptions, nn.Module]:
     options = NetworkOptions(config.in_channels, config.norm, DEFAULT_INPUT_NORM_EPS)
-    return NETWORKS[config.network].build(**vars(options)), options
+    if config.init is None:
+        return options, NETWORKS[config.network].build(**vars(options))
+    start = load_checkpoint(config.network, config.init)
+    got = (start.options.in_channels, start.options.norm)
+    if got != (config.in_channels, config.norm):
+        raise UsageError(
+            f"{config.init}: in_channels and norm are {got}, the configuration says "
+            f"{(config.in_channels, config.norm)}; make them agree"
+        )
+    return start.options, start.module.train()
 
 
 def _loader(fabric: Fabric, dataset: CropDataset, config: TrainConfig) -> Any:
@@ -166,51 +226,91 @@ def _loader(fabric: Fabric, dataset: CropDataset, config: TrainConfig) -> Any:
     return fabric.setup_dataloaders(loader)
 
 
-def _train_epoch(
-    fabric: Fabric,
-    model: Any,
-    optimizer: Any,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    loader: Any,
-    loss: Loss,
-    config: TrainConfig,
-    average: torch.optim.swa_utils.AveragedModel,
-    epoch: int,
-) -> float:
+def _train_epoch(run: _Run, epoch: int) -> float:
+    """Train one epoch and return its mean loss."""
+    config, fabric = run.config, run.fabric
     mean, std = config.normalize
-    torch.manual_seed(hash((config.seed, epoch)) % 2**31)  # order and dropout of this epoch
+    run.dataset.epoch = epoch
+    # Order and dropout depend on the epoch alone, so that a resumed run repeats them.
+    torch.manual_seed(int(np.random.SeedSequence((config.seed, epoch)).generate_state(1)[0]))
     total = torch.zeros((), device=fabric.device)
-    model.train()
-    for image, mask in _progress(loader, f"epoch {epoch + 1}/{config.epochs}", fabric):
+    run.model.train()
+    for image, mask in _progress(run, f"epoch {epoch + 1}/{config.epochs}"):
         x = ((image - mean) / std).expand(-1, config.in_channels, -1, -1)
-        value = loss(model(x.contiguous(memory_format=torch.channels_last)), mask)
-        optimizer.zero_grad()
+        value = run.loss(run.model(x.contiguous(memory_format=torch.channels_last)), mask)
+        run.optimizer.zero_grad()
         fabric.backward(value)
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(model.module)
+        run.fabric_optimizer.step()
+        run.schedule.step()
+        run.average.update_parameters(run.module)
         total += value.detach()
-    return float(total) / len(loader)
+    mean_loss = float(torch.as_tensor(fabric.all_reduce(total / len(run.loader))))
+    if not math.isfinite(mean_loss):
+        raise UsageError(
+            f"the loss became {mean_loss} in epoch {epoch + 1}; lower learning_rate "
+            f"(got {config.learning_rate:g}) and start again in another out"
+        )
+    return mean_loss
 
 
-def _progress(loader: Any, title: str, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]:
-    hidden = None if fabric.is_global_zero else True  # None: shown on a terminal only
-    yield from tqdm(loader, desc=title, disable=hidden, leave=False)
+def _validate_all(run: _Run, validation: dict[str, list[LabelledFrame]]) -> dict[str, Scores]:
+    averaged, normalize = run.average.module, run.config.normalize
+    return {name: validate(averaged, frames, normalize) for name, frames in validation.items()}
 
 
-def _save_state(path: Path, parts: dict[str, Any], epoch: int, best: float) -> None:
-    state = {name: part.state_dict() for name, part in parts.items()}
+def _progress(run: _Run, title: str) -> Iterator[tuple[Tensor, Tensor]]:
+    hidden = None if run.fabric.is_global_zero else True  # None: shown on a terminal only
+    yield from tqdm(run.loader, desc=title, disable=hidden, leave=False)
+
+
+def _log_record(path: Path, record: dict[str, Any], *, fresh: bool) -> None:
+    """Append one line an epoch to the log, and to standard error where it is no terminal."""
+    line = json.dumps(record)
+    with path.open("w" if fresh else "a", encoding="utf-8") as log:
+        log.write(line + "\n")
+    if not sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _save_state(path: Path, run: _Run, epoch: int, best: float) -> None:
+    state = {name: part.state_dict() for name, part in run.resumable.items()}
     with atomic_open(path) as file:
-        torch.save(state | {"epoch": epoch, "best": best}, file)
+        torch.save(state | {"epoch": epoch, "best": best, "settings": _settings(run)}, file)
 
 
-def _restore(path: Path, parts: dict[str, Any], device: torch.device) -> tuple[int, float]:
-    if not path.exists():
-        return 0, -1.0
+def _restore(path: Path, run: _Run) -> tuple[int, float]:
+    """Load the state of a started run; return the epochs it has done and its best merit."""
+    steps = run.schedule.total_steps
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        for name, part in parts.items():
+        state = torch.load(path, map_location=run.fabric.device, weights_only=True)
+        settings = state.get("settings", {})  # states of the first trainings lack it
+        epoch, best = int(state["epoch"]), float(state["best"])
+    except Exception as error:  # torch reports damage with many exception types
+        raise CheckpointError(f"{path}: cannot be resumed ({type(error).__name__})") from error
+    for key, now in _settings(run).items():
+        if key in settings and settings[key] != now:
+            raise UsageError(
+                f"{path}: was started with {key} {settings[key]}, the configuration says {now}; "
+                "set it back, or choose another out"
+            )
+    try:
+        for name, part in run.resumable.items():
             part.load_state_dict(state[name])
-        return int(state["epoch"]), float(state["best"])
-    except Exception as error:
-        raise CheckpointError(f"{path}: cannot be resumed ({error})") from error
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: does not fit this configuration ({type(error).__name__}); choose another out"
+        ) from error
+    if run.schedule.total_steps != steps:
+        raise UsageError(
+            f"{path}: was started for {run.schedule.total_steps} steps, the configuration gives "
+            f"{steps}; set epochs, batch and lists back, or choose another out"
+        )
+    return epoch, best
+
+
+def _settings(run: _Run) -> dict[str, Any]:
+    """The settings that must not change between a run and its resumption, as plain values."""
+    free = ("data", "out", "init", "validate_every", "accelerator", "devices", "threads")
+    values = dataclasses.asdict(run.config)
+    fixed = {name: value for name, value in values.items() if name not in free}
+    return fixed | {"frames": len(run.dataset)}

@@ -29,6 +29,7 @@ SESSIONS: dict[str, Callable[[bytes, int | None], Session]] = {
     "fake": open_fake,
 }
 
+# "reference" is a way to run onnxruntime, so it shares its library.
 _LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "reference": "onnxruntime"}
 _INSTALL = "pip install 'irstd-sdk[cpu]'"
 
@@ -70,7 +71,9 @@ def library_version(name: str) -> str:
     if module is None:
         return name
     # OpenVINO appends its build number and branch after a dash.
-    return f"{name} {str(module.__version__).split('-')[0]}"
+    version = str(module.__version__).split("-")[0]
+    form = ", node by node" if name == "reference" else ""
+    return f"{_LIBRARIES[name]} {version}{form}"
 
 
 def _known(name: str) -> str:
@@ -83,13 +86,14 @@ def _library(name: str) -> ModuleType | None:
     """Import the library behind a session; None for a session that needs none."""
     if name not in _LIBRARIES:
         return None
+    library = _LIBRARIES[name]
     try:
-        return importlib.import_module(_LIBRARIES[name])
+        return importlib.import_module(library)
     except ModuleNotFoundError as error:
-        if error.name != _LIBRARIES[name]:
-            raise MissingDependency(f"{name} lacks {error.name}; {_INSTALL}") from error
-        raise MissingDependency(f"{name} is not installed; {_INSTALL}") from error
+        if error.name != library:
+            raise MissingDependency(f"{library} lacks {error.name}; {_INSTALL}") from error
+        raise MissingDependency(f"{library} is not installed; {_INSTALL}") from error
     except ImportError as error:  # installed, but a shared library of it does not load
         raise MissingDependency(
-            f"{name} is installed but does not load ({error}); reinstall it: {_INSTALL}"
+            f"{library} is installed but does not load ({error}); reinstall it: {_INSTALL}"
         ) from error

@@ -1,0 +1,160 @@
+"""Write the tables of README.md from the result files in benchmarks/results/.
+
+A table stands between `<!-- table:NAME -->` and `<!-- /table -->`, NAME a key of TABLES. Its file is
+what `irstd-bench compare ... --out` or one `--out` of a measurement wrote, one row a report; or a
+JSON object {"command", "columns": [text], "rows": [[text or number]]} that another program wrote.
+
+    python scripts/readme_tables.py            rewrite the tables
+    python scripts/readme_tables.py --check    exit 1 if one is stale, change nothing
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from irstd.errors import InputError, IrstdError
+from irstd.files import write_atomic
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column: its heading, the field of a report that it shows, and how.
+
+    `digits` are those after the point; None shows the value as it is, and of a path the last part.
+    """
+
+    heading: str
+    field: str
+    digits: int | None = None
+
+
+SUBJECT = (Column("Network", "network"), Column("Precision", "precision"))
+SPEED = (
+    Column("Engine", "engine"),
+    Column("Threads", "threads"),
+    Column("p50 ms", "latency_ms.p50", 2),
+    Column("p99 ms", "latency_ms.p99", 2),
+    Column("frames/s", "throughput_fps", 0),
+    Column("frames/s at p99", "guaranteed_fps", 0),
+)
+TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
+    "accuracy": (
+        "accuracy-acm.json",
+        (
+            *SUBJECT,
+            Column("Calibration", "calibration"),
+            Column("Data", "data"),
+            Column("IoU", "iou", 1),
+            Column("nIoU", "niou", 1),
+            Column("Pd", "pd", 1),
+            Column("Fa 1e-6", "fa", 1),
+            Column("HSE", "hse", 1),
+        ),
+    ),
+    "latency": ("latency-acm.json", (*SUBJECT, *SPEED)),
+    "engines": ("engines-acm.json", (*SUBJECT, *SPEED)),
+}
+
+
+def fill_tables(text: str, results: Path) -> str:
+    """Return a page with every marked table made anew.
+
+    Raises:
+        InputError: A table without an entry in TABLES, or a result file that does not serve.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        opening, name, _, closing = match.groups()
+        if name not in TABLES:
+            raise InputError(f"README table {name!r} is unknown; one of {', '.join(TABLES)}")
+        file, columns = TABLES[name]
+        return f"{opening}{make_table(results / file, columns)}{closing}"
+
+    return MARKED.sub(fill, text)
+
+
+def make_table(path: Path, columns: Sequence[Column]) -> str:
+    """Return the lines of one table and where it comes from.
+
+    Raises:
+        InputError: No such file, not JSON, or a field that is missing.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no usable result file ({error})") from error
+    if "rows" in content:
+        headings, rows = content["columns"], [[_cell(c) for c in row] for row in content["rows"]]
+        numeric = [all(isinstance(v, int | float) for v in c) for c in zip(*content["rows"])]
+    else:
+        reports = content["reports"] if content.get("kind") == "comparison" else [content]
+        headings = [column.heading for column in columns]
+        rows = [[_field(path, report, column) for column in columns] for report in reports]
+        numeric = [column.digits is not None for column in columns]
+    lines = [headings, ["---:" if right else "---" for right in numeric], *rows]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{table}\n{_origin(path, content)}\n"
+
+
+def _origin(path: Path, content: Mapping[str, Any]) -> str:
+    origin = f"`{content['command']}`, in `benchmarks/results/{path.name}`"
+    reports = content.get("reports", [content])
+    machines = {
+        f"{report['environment']['cpu_model']}, {report['environment']['cpu_cores']} cores"
+        for report in reports
+        if report.get("kind") in ("latency", "paced")
+    }
+    return "; ".join([origin, *(f"measured on {machine}" for machine in sorted(machines))])
+
+
+def _field(path: Path, report: Mapping[str, Any], column: Column) -> str:
+    value: Any = report
+    for name in column.field.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            raise InputError(f"{path}: a report has no {column.field}; write it anew")
+        value = value[name]
+    if column.digits is not None:
+        return f"{value:.{column.digits}f}"
+    return _cell(value)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return (Path(text).name if "/" in text else text).replace("|", r"\|")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="write the tables of README.md")
+    parser.add_argument("--check", action="store_true", help="exit 1 if stale, change nothing")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    options = parser.parse_args(argv)
+    try:
+        old = options.readme.read_text("utf-8")
+        new = fill_tables(old, options.results)
+    except (OSError, IrstdError) as error:
+        print(f"readme_tables: {error}", file=sys.stderr)
+        return 1
+    if new == old:
+        return 0
+    if options.check:
+        print(f"readme_tables: {options.readme} is stale; run without --check", file=sys.stderr)
+        return 1
+    write_atomic(options.readme, new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

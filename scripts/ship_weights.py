@@ -1,0 +1,114 @@
+"""Turn the best weights of a training run into what the package ships, scores measured.
+
+    python scripts/ship_weights.py runs/acm --data ../shared/data
+
+Writes compile/weights/<network>.safetensors, .onnx (symbolic height and width) and .md.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from irstd.compile.checkpoint import Checkpoint, load_checkpoint
+from irstd.compile.distil.data import read_labelled
+from irstd.compile.distil.train import BEST, LOG, validate
+from irstd.compile.export import export
+from irstd.compile.sources import describe_model
+from irstd.files import write_atomic
+from irstd.frames import list_labelled
+from irstd.metrics import Scores
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "compile" / "weights"
+SETS = (("irstd_1k", "val.txt"), ("nudt_sirst", "val.txt"), ("sirst_v1", "test.txt"))
+LICENCE = "Apache-2.0; trained on IRSTD-1k and NUDT-SIRST training lists (both MIT)"
+
+CARD = """# {title}: shipped weights
+
+| | |
+|---|---|
+| network | {network}, 1-channel input, batch-norm fusion, {parameters:,} parameters |
+| training data | official training lists of IRSTD-1k (720 of 800 frames) and NUDT-SIRST (597 of 663 \
+frames), both MIT licensed; the `val.txt` tenth of each was left out and chose the epoch |
+| training | `irstd-compile distil examples/train-{network}.yaml`, {epochs} epochs, best: {best} |
+| input | 8-bit grey frames, (x - {mean:g}) / {std:g} grey levels; crops of 256x256 |
+| output | logits; probability = sigmoid; threshold 0.5 |
+| licence | {licence} |
+
+## Measured scores
+
+FP32 torch module, whole frames padded after normalisation to multiples of 32 px, threshold 0.5,
+metrics as in `irstd.metrics`. Made by `scripts/ship_weights.py`.
+
+{table}
+
+`sirst_v1/test.txt` is another data set altogether (SIRST v1, 214 frames): nothing of it was trained
+on or tuned on. The scores of deployed bundles, tiled and quantized, are in
+`benchmarks/results/accuracy-{network}.json`.
+
+## Limits
+
+Trained on single 8-bit frames of 256 to 512 px, targets of 1 to some 150 px. A gate pools over the
+whole input, so tiles and padding change scores a little. Deeper frames are stretched to the same
+range. Not a safety component.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a training run")
+    parser.add_argument("--network", default="acm")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
+    options = parser.parse_args(argv)
+    checkpoint = load_checkpoint(options.network, options.run / BEST)
+    assert checkpoint.normalize is not None
+    scores = {f"{name}/{listed}": _score(checkpoint, options.data / name, listed)
+              for name, listed in SETS if (options.data / name).is_dir()}  # fmt: skip
+    model = export(checkpoint.module, checkpoint.options.in_channels)
+    described = describe_model(model, options.network, checkpoint.normalize, LICENCE)
+    stem = WEIGHTS / options.network
+    write_atomic(stem.with_suffix(".safetensors"), (options.run / BEST).read_bytes())
+    write_atomic(stem.with_suffix(".onnx"), described.SerializeToString())
+    write_atomic(stem.with_suffix(".md"), _card(checkpoint, scores, options.run / LOG))
+    print(stem.with_suffix(".md").read_text("utf-8"))
+    return 0
+
+
+def _score(checkpoint: Checkpoint, folder: Path, listed: str) -> Scores:
+    files = list_labelled(folder, folder / listed, masks_required=True)
+    assert checkpoint.normalize is not None
+    return validate(checkpoint.module, [read_labelled(f) for f in files], checkpoint.normalize)
+
+
+def _card(checkpoint: Checkpoint, scores: Mapping[str, Scores], log: Path) -> str:
+    records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    measured = [record for record in records if "merit" in record]
+    best = max(measured, key=lambda record: record["merit"])
+    assert checkpoint.normalize is not None
+    mean, std = checkpoint.normalize
+    return CARD.format(
+        title=checkpoint.network.upper(),
+        network=checkpoint.network,
+        parameters=sum(p.numel() for p in checkpoint.module.parameters()),
+        epochs=records[-1]["epoch"],
+        best=f"epoch {best['epoch']}",
+        mean=mean,
+        std=std,
+        licence=LICENCE,
+        table=_table(scores),
+    )
+
+
+def _table(scores: Mapping[str, Scores]) -> str:
+    head = "| frames | IoU | nIoU | Pd | Fa (1e-6) | HSE-P | HSE-T | HSE |\n|---|---|---|---|---|---|---|---|"
+    rows = [
+        f"| `{name}` ({s.frames}) | {s.iou:.2f} | {s.niou:.2f} | {s.pd:.2f} | {s.fa:.2f} | "
+        f"{s.hse_p:.2f} | {s.hse_t:.2f} | {s.hse:.2f} |"
+        for name, s in scores.items()
+    ]
+    return "\n".join([head, *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Atomic writing: the whole new file or the old one, whatever happens in between."""
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from irstd.files import atomic_open, cache_dir, sha256_hex, sha256_of_file, write_atomic
+
+OLD = b"the old content"
+
+
+@pytest.fixture(params=[None, OLD], ids=["new", "replaced"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A path to write, where nothing is yet, or an old file."""
+    path = tmp_path / "folder" / "a.bin"
+    if request.param is not None:
+        path.parent.mkdir()
+        path.write_bytes(request.param)
+    return path
+
+
+def untouched(path: Path) -> bool:
+    """Whether the folder holds just what it held before."""
+    there = list(path.parent.iterdir()) if path.parent.exists() else []
+    return there == [] or (there == [path] and path.read_bytes() == OLD)
+
+
+def test_success_leaves_one_whole_file(target: Path) -> None:
+    with atomic_open(target) as file:
+        file.write(b"new ")
+        assert not target.exists() or target.read_bytes() == OLD
+        file.write(b"content")
+    assert target.read_bytes() == b"new content"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_text_is_written_as_utf8(target: Path) -> None:
+    write_atomic(target, "Müller\n")
+    assert target.read_bytes() == "Müller\n".encode()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_mode_follows_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "a", b"")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("error", [ValueError("half"), KeyboardInterrupt(), SystemExit(1)])
+def test_interruption_while_writing(target: Path, error: BaseException) -> None:
+    def write_half() -> None:
+        with atomic_open(target) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
+    assert untouched(target)
+
+
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+def test_failure_at_every_step(target: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(target, b"new")
+    assert untouched(target)
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 99_999])
+def test_disk_that_fills_while_writing(
+    target: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """The device takes `room` bytes, then no more; also when the rest is only flushed."""
+    opened = os.fdopen
+
+    def on_small_disk(handle: int, mode: str) -> IO[bytes]:
+        file: Any = opened(handle, mode, buffering=0)
+        taken = 0
+        write = file.write
+
+        class Small:
+            def write(self, data: bytes) -> int:
+                nonlocal taken
+                fits = data[: room - taken]
+                taken += write(fits)
+                if len(fits) < len(data):
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return len(data)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(file, name)
+
+            def __enter__(self) -> "Small":
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                file.close()
+
+        small: Any = Small()
+        return small  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(os, "fdopen", on_small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(target, b"x" * 100_000)
+    assert untouched(target)
+
+
+WRITE_TOO_MUCH = """
+    import resource, sys
+    from pathlib import Path
+    from irstd.files import write_atomic
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+    try:
+        write_atomic(Path(sys.argv[1]), b"x" * 100_000)
+    except OSError as error:
+        print(error.errno)
+"""
+
+WRITE_FOR_EVER = """
+    import sys, time
+    from pathlib import Path
+    from irstd.files import atomic_open
+    with atomic_open(Path(sys.argv[1])) as file:
+        file.write(b"half")
+        file.flush()
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+
+
+def start(script: str, path: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits")
+def test_system_refuses_more_bytes(target: Path) -> None:
+    """The same with a real refusal, of the file-size limit."""
+    process = start(WRITE_TOO_MUCH, target)
+    out, err = process.communicate(timeout=60)
+    assert out.split() == [str(errno.EFBIG)], err
+    assert untouched(target)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_interrupted_process(target: Path) -> None:
+    process = start(WRITE_FOR_EVER, target)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert untouched(target)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_killed_process_never_shows_half_a_file(target: Path) -> None:
+    """Nothing can clean up after a kill, but the name is never half written."""
+    process = start(WRITE_FOR_EVER, target)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.communicate(timeout=60)
+    assert not target.exists() or target.read_bytes() == OLD
+    write_atomic(target, b"next time")
+    assert target.read_bytes() == b"next time"
+
+
+def test_path_that_is_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(OSError):  # noqa: PT011  which one differs by system
+        write_atomic(folder, b"new")
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_hashes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(data)
+    wanted = hashlib.sha256(data).hexdigest()
+    assert sha256_of_file(tmp_path / "a") == sha256_hex(data) == wanted
+
+
+def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("IRSTD_CACHE", raising=False)
+    assert cache_dir() == tmp_path / ".cache" / "irstd"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "irstd"
+    monkeypatch.setenv("IRSTD_CACHE", str(tmp_path / "own"))
+    assert cache_dir() == tmp_path / "own"
