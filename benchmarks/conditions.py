@@ -212,10 +212,11 @@ def read_frequencies_mhz(root: Path = Path("/")) -> list[float]:
 
 
 def _read_cpu_times(path: Path) -> tuple[float | None, float | None]:
-    fields = (_read_text(path) or "").split("\n")[0].split()
-    if len(fields) <= _STEAL_FIELD + 1 or fields[0] != "cpu":
+    first_line = (_read_text(path) or "").split("\n")[0]
+    fields = _numbers(first_line.removeprefix("cpu "))
+    if len(fields) <= _STEAL_FIELD:
         return None, None
-    ticks = np.array(fields[1 : _STEAL_FIELD + 2], np.float64) / os.sysconf("SC_CLK_TCK")
+    ticks = np.array(fields) / os.sysconf("SC_CLK_TCK")
     busy = ticks[:_COUNTED_FIELDS].sum() - ticks[list(_IDLE_FIELDS)].sum()
     return float(busy), float(ticks[_STEAL_FIELD])
 
@@ -223,9 +224,9 @@ def _read_cpu_times(path: Path) -> tuple[float | None, float | None]:
 def _read_waits(folder: Path) -> dict[str, float]:
     waits: dict[str, float] = {}
     for path in folder.glob("*/schedstat"):
-        fields = (_read_text(path) or "").split()
+        fields = _numbers(_read_text(path))
         if len(fields) >= 2:  # time on a processor, time ready but waiting, both in ns
-            waits[path.parent.name] = float(fields[1]) / 1e9
+            waits[path.parent.name] = fields[1] / 1e9
     return waits
 
 
@@ -242,8 +243,8 @@ def _read_temperature(root: Path) -> float | None:
 
 
 def _read_rss_mb(path: Path) -> float | None:
-    fields = (_read_text(path) or "").split()
-    return int(fields[1]) * os.sysconf("SC_PAGESIZE") / 1e6 if len(fields) > 1 else None
+    fields = _numbers(_read_text(path))
+    return fields[1] * os.sysconf("SC_PAGESIZE") / 1e6 if len(fields) > 1 else None
 
 
 def _read_text(path: Path) -> str | None:
@@ -254,10 +255,16 @@ def _read_text(path: Path) -> str | None:
 
 
 def _read_number(path: Path) -> float | None:
+    fields = _numbers(_read_text(path))
+    return fields[0] if fields else None
+
+
+def _numbers(text: str | None) -> list[float]:
+    """Return the numbers of a line; none if anything in it is not one."""
     try:
-        return float(_read_text(path) or "")
+        return [float(field) for field in (text or "").split()]
     except ValueError:
-        return None
+        return []
 
 
 def _difference(last: float | None, first: float | None) -> float | None:

@@ -1,7 +1,8 @@
 """Histograms of activations, and the ways to choose a range from one.
 
 Targets are a few bright pixels among tens of thousands: a method that clips rare values clips
-exactly them (targets.md B1). minmax keeps every value seen and is the default.
+exactly them. minmax keeps every value seen and is the default; how the others fail on clutter with
+a rare peak is written down in tests/calibration/test_observers.py.
 """
 
 from collections.abc import Callable
@@ -22,20 +23,36 @@ class Histogram:
     """Counts of one tensor's values in equal bins between its extremes.
 
     Args:
-        low: Lowest value that will come.
-        high: Highest value that will come, above `low`.
+        low: Lowest value that will come, finite.
+        high: Highest value that will come, finite, not below `low`.
+
+    Attributes:
+        low: As given.
+        high: As given.
+        counts: (BINS,) values in each bin.
+        zeros: How many of them are exactly 0, which every quantization keeps exact.
     """
 
     def __init__(self, low: float, high: float) -> None:
         self.low = low
         self.high = high
         self.counts = np.zeros(BINS, np.int64)
+        self.zeros = 0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all values are one, up to what float32 tells apart."""
+        return self.high - self.low <= 1e-6 * max(abs(self.low), abs(self.high))
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count the values of one array."""
-        scale = BINS / (self.high - self.low)
-        bins = ((values.ravel() - np.float32(self.low)) * np.float32(scale)).astype(np.int32)
-        np.clip(bins, 0, BINS - 1, out=bins)
+        """Count the values of one array; those outside the extremes count at the ends."""
+        self.zeros += values.size - int(np.count_nonzero(values))
+        if self.is_constant:
+            self.counts[0] += values.size
+            return
+        scaled = np.subtract(values.ravel(), self.low, dtype=np.float64)
+        scaled *= BINS / (self.high - self.low)
+        bins = np.clip(scaled, 0, BINS - 1).astype(np.int32)
         self.counts += np.bincount(bins, minlength=BINS)
 
     @property
@@ -49,6 +66,22 @@ class Histogram:
         edges = self.edges
         return (edges[1:] + edges[:-1]) / 2
 
+    def share_outside(self, low: float, high: float) -> float:
+        """Return the share of values in bins that lie outside [low, high]."""
+        outside = (self.edges[1:] <= low) | (self.edges[:-1] >= high)
+        return float(self.counts[outside].sum() / max(1, int(self.counts.sum())))
+
+
+def choose_range(histogram: Histogram, method: str) -> Range:
+    """Choose a range with one of METHODS; a constant tensor's is that constant.
+
+    Returns:
+        (low, high), within the extremes.
+    """
+    if histogram.is_constant:
+        return histogram.low, histogram.high
+    return METHODS[method](histogram)
+
 
 def range_minmax(histogram: Histogram) -> Range:
     """Keep every value seen."""
@@ -56,15 +89,17 @@ def range_minmax(histogram: Histogram) -> Range:
 
 
 def range_percentile(histogram: Histogram) -> Range:
-    """Clip the rarest 0.01 % of values, half of them on each side that has a tail.
+    """Clip the rarest 0.01 % of values, shared by the sides that have a tail.
 
-    A side that ends in a spike, as a ReLU's zero does, is not clipped by this.
+    The side of zero that a tensor does not reach has none: a ReLU's zeros are never clipped.
     """
-    cumulative = np.cumsum(histogram.counts) / max(1, histogram.counts.sum())
-    tail = (1 - PERCENTILE / 100) / 2 if histogram.low < 0 < histogram.high else 0.0
-    upper = 1 - (tail or 1 - PERCENTILE / 100)
-    first = int(np.searchsorted(cumulative, tail, side="right"))
-    last = int(np.searchsorted(cumulative, upper, side="left"))
+    share = 1 - PERCENTILE / 100
+    sides = int(histogram.low < 0) + int(histogram.high > 0)
+    lower = share / sides if histogram.low < 0 else 0.0
+    upper = share / sides if histogram.high > 0 else 0.0
+    cumulative = np.cumsum(histogram.counts) / max(1, int(histogram.counts.sum()))
+    first = int(np.searchsorted(cumulative, lower, side="right"))
+    last = int(np.searchsorted(cumulative, 1 - upper, side="left"))
     edges = histogram.edges
     return float(edges[min(first, last)]), float(edges[min(last, BINS - 1) + 1])
 
@@ -91,9 +126,7 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
 }
 
 
-def _best_range(
-    histogram: Histogram, cost: Callable[[Histogram, int, int], float]
-) -> Range:
+def _best_range(histogram: Histogram, cost: Callable[[Histogram, int, int], float]) -> Range:
     """Try shrinking ranges that keep zero inside, and return the cheapest; ties keep more."""
     zero = int(np.clip(np.searchsorted(histogram.edges, 0.0), 0, BINS))
     best, best_cost = (0, BINS), np.inf
@@ -112,15 +145,23 @@ def _best_range(
 
 def _squared_error(histogram: Histogram, first: int, last: int) -> float:
     centres, edges = histogram.centres, histogram.edges
-    low, high = edges[first], edges[last]
+    # Zero is always kept on a level, so the grid reaches from it or to it.
+    low, high = min(edges[first], 0.0), max(edges[last], 0.0)
     step = (high - low) / (LEVELS - 1)
     quantized = low + np.rint((np.clip(centres, low, high) - low) / step) * step
     error = (centres - quantized) ** 2
     inside = slice(first, last)
-    # Within a bin values spread evenly: where bins are wider than a level, rounding alone costs
-    # step^2 / 12, which the bin's centre does not show.
+    # Within a bin values spread evenly: where bins are narrower than a level, rounding costs
+    # step^2 / 12 on average, which the bin's centre does not show. Exact zeros cost nothing.
     error[inside] = np.maximum(error[inside], step * step / 12)
-    return float(np.sum(histogram.counts * error))
+    spread = histogram.counts.astype(np.float64)
+    spread[_bin_of_zero(histogram)] -= histogram.zeros
+    return float(np.sum(np.maximum(spread, 0.0) * error))
+
+
+def _bin_of_zero(histogram: Histogram) -> int:
+    width = (histogram.high - histogram.low) / BINS
+    return int(np.clip(-histogram.low / width, 0, BINS - 1))
 
 
 def _divergence(histogram: Histogram, first: int, last: int) -> float:

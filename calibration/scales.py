@@ -34,7 +34,7 @@ class ScaleTable:
 
     Attributes:
         method: Key of irstd.calibration.observers.METHODS.
-        frames: Number of input tensors seen.
+        frames: Number of input tensors seen; a tiled frame is several.
         ranges: By the tensor's name in the graph.
     """
 
@@ -44,22 +44,30 @@ class ScaleTable:
 
     def to_json(self) -> str:
         """Return the table as JSON text, tensors in graph order."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ScaleTable":
         """Read a table written by `to_json`.
 
         Raises:
-            CalibrationError: Not such a table, or a range that is empty or not finite.
+            CalibrationError: Not such a table, or a range that is reversed or not finite.
         """
         try:
             raw: dict[str, Any] = json.loads(text)
-            ranges = {str(name): TensorRange(**value) for name, value in raw["ranges"].items()}
+            ranges = {str(name): _range(value) for name, value in raw["ranges"].items()}
             table = cls(str(raw["method"]), int(raw["frames"]), ranges)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CalibrationError(f"not a scale table: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            reason = str(error) or type(error).__name__
+            raise CalibrationError(f"not a scale table ({reason}); calibrate again") from error
         for name, found in ranges.items():
-            if not all(map(math.isfinite, (found.low, found.high))) or found.low > found.high:
-                raise CalibrationError(f"scale table: range {found.low}..{found.high} of {name!r}")
+            if not all(map(math.isfinite, dataclasses.astuple(found))) or found.low > found.high:
+                raise CalibrationError(
+                    f"scale table: {name!r} ranges from {found.low} to {found.high}; wanted "
+                    "finite numbers in order, calibrate again"
+                )
         return table
+
+
+def _range(value: Mapping[str, Any]) -> TensorRange:
+    return TensorRange(**{name: float(number) for name, number in value.items()})

@@ -1,6 +1,6 @@
 """Which frames calibrate and which verify: decided by a seeded hash of the file's stem.
 
-A frame keeps its side when others are added or renamed, and no frame is ever on both.
+A frame keeps its place when others are added, and no frame is ever on both sides.
 """
 
 import hashlib
@@ -21,12 +21,13 @@ def split_frames(
     """Split frames into halves that calibrate and that verify.
 
     Args:
-        files: At least two frames with distinct stems.
+        files: At least two frames with distinct stems, in any order.
         seed: Changes the split.
         at_most: Frames that calibrate, at most; the rest of their half is not used.
 
     Returns:
-        (calibrate, verify), each in the order of the hash.
+        (calibrate, verify), each in the order of the hash. Of an odd number the larger half
+        verifies.
 
     Raises:
         CalibrationError: Fewer than two frames.
@@ -36,17 +37,15 @@ def split_frames(
             f"{len(files)} frames: at least 2 are needed, one to calibrate and one to verify; "
             "add frames, or give others to verify with --verify-data"
         )
-    ranked = sorted(files, key=lambda file: _rank(file.stem, seed))
+    ranked = rank_frames(files, seed)
     half = len(ranked) // 2
     return ranked[: min(half, at_most)], ranked[half:]
 
 
-def choose_frames(
-    files: Sequence[_Item], seed: int = 0, at_most: int = MAX_CALIBRATION_FRAMES
-) -> list[_Item]:
-    """Return the first `at_most` frames in the order of the same hash."""
-    return sorted(files, key=lambda file: _rank(file.stem, seed))[:at_most]
+def rank_frames(files: Sequence[_Item], seed: int = 0) -> list[_Item]:
+    """Return the frames in the order of the hash that splits them."""
+    return sorted(files, key=lambda file: _rank(file.stem, seed))
 
 
 def _rank(stem: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:{stem}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{stem}".encode("utf-8", "surrogateescape")).digest()

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ def load_checkpoint(
             keys (with or without the prefix `model.` or `module.`) are those of the network.
         input_norm_eps: For a public file, the eps of the BatchNorm on the raw input. Some public
             ports built it with 0.9, meant as its momentum, and the keys of a file cannot tell
-            (docs/adr/0003-input-norm-eps.md). Our own files say it themselves.
+            (docs/adr/0006-input-norm-eps.md). Our own files say it themselves.
 
     Returns:
         The checkpoint, its module in eval mode on the CPU.
@@ -167,12 +167,15 @@ def _state_dict(content: object, path: Path) -> dict[str, "Tensor"]:
 
 
 def _strip_public_names(tensors: Mapping[str, "Tensor"], spec: NetworkSpec) -> dict[str, "Tensor"]:
-    """Drop the wrapper's prefix, and modules that never run."""
+    """Drop the wrappers' prefixes, and modules that never run."""
     plain = dict(tensors)
-    for prefix in PUBLIC_PREFIXES:
-        if all(name.startswith(prefix) for name in plain):
-            plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
-    return {name: t for name, t in plain.items() if not name.startswith(spec.dead_keys or ("\0",))}
+    while prefix := next((p for p in PUBLIC_PREFIXES if plain and _all_have(p, plain)), ""):
+        plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
+    return {name: t for name, t in plain.items() if not name.startswith(spec.dead_keys)}
+
+
+def _all_have(prefix: str, names: Iterable[str]) -> bool:
+    return all(name.startswith(prefix) for name in names)
 
 
 def _recognise(tensors: Mapping[str, "Tensor"], input_norm_eps: float) -> NetworkOptions:

@@ -55,12 +55,6 @@ def count_macs(model: ModelProto) -> int:
     return sum(_macs(node, shapes) for node in model.graph.node)
 
 
-def count_parameters(model: ModelProto) -> int:
-    """Return the number of floating-point constants with at least one dimension."""
-    arrays = constants(model).values()
-    return sum(array.size for array in arrays if array.ndim and array.dtype.kind == "f")
-
-
 def pools_globally(model: ModelProto) -> bool:
     """Whether a value depends on the whole image at once, so that padding and tiling change it.
 

@@ -122,11 +122,12 @@ def one_line(error: object) -> str:
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
-def checked(model: ModelProto, stage: str) -> ModelProto:
+def checked(model: ModelProto, stage: str, advice: str = "") -> ModelProto:
     """Return `model` with fresh shapes of all values, after onnx's full check.
 
     Raises:
-        ExportError: The model breaks a rule of ONNX; `stage` says after which step.
+        ExportError: The model breaks a rule of ONNX; `stage` says after which step, `advice` what
+            the user can do about it.
     """
     del model.graph.value_info[:]
     try:
@@ -139,5 +140,7 @@ def checked(model: ModelProto, stage: str) -> ModelProto:
         ValueError,
         TypeError,
     ) as error:
-        raise ExportError(f"{stage}: the graph is not sound ONNX ({one_line(error)})") from error
+        raise ExportError(
+            f"{stage}: the graph is not sound ONNX ({one_line(error)}){advice and '; '}{advice}"
+        ) from error
     return inferred

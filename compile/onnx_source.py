@@ -19,7 +19,13 @@ from irstd.compile.onnx_graph import (
     producers,
     rename_value,
 )
-from irstd.compile.opset import NEWEST_OPSET, PLAIN_OPSET, convert_opset, set_ir_version
+from irstd.compile.opset import (
+    NEWEST_OPSET,
+    OLDEST_OPSET,
+    PLAIN_OPSET,
+    convert_opset,
+    set_ir_version,
+)
 from irstd.compile.rewrites.fix_shape import fix_shape
 from irstd.errors import ExportError
 
@@ -65,7 +71,9 @@ def load_onnx_source(path: Path, size_hw: tuple[int, int] | None = None) -> Onnx
     try:
         _check_header(model)
         file_opset = opset_of(model)
-        model = checked(inliner.inline_local_functions(model), "reading")
+        model = checked(
+            inliner.inline_local_functions(model), "reading", "export the network again"
+        )
         _drop_constant_inputs(model)
         size_hw = _check_interface(model, size_hw)
         _rename_interface(model)
@@ -117,9 +125,9 @@ def _check_header(model: ModelProto) -> None:
             f"IR version {model.ir_version} is newer than {onnx.IR_VERSION}, the newest that the "
             "installed onnx reads; export the network again, or upgrade onnx"
         )
-    if not 1 <= opset_of(model) <= NEWEST_OPSET:
+    if not OLDEST_OPSET <= opset_of(model) <= NEWEST_OPSET:
         raise ExportError(
-            f"opset {opset_of(model)}; wanted at most {NEWEST_OPSET}, "
+            f"opset {opset_of(model)}; wanted {OLDEST_OPSET} to {NEWEST_OPSET}, "
             f"export the network again with opset_version={PLAIN_OPSET}"
         )
     local = {(function.domain, function.name) for function in model.functions}

@@ -17,6 +17,7 @@ from irstd.errors import ExportError
 
 PLAIN_OPSET = 17  # what TensorRT 8.6 to 11, TensorRT-RTX, ONNX Runtime and OpenVINO all read
 TYPED_OPSET = 19  # the first with FP16 scales and typed casts in Q/DQ
+OLDEST_OPSET = 7  # ONNX Runtime runs none before it, so a conversion could not be checked
 NEWEST_OPSET = 21
 # Converted operators compute the same sums; only their order may differ.
 _TOLERANCE = 1e-5

@@ -15,6 +15,7 @@ from irstd.errors import InputError, UsageError
 from irstd.types import Detections
 
 _PIXEL_VARIANCE = 1 / 12  # of a position known to one pixel, px^2
+_LOWEST_LOGIT = -300.0  # below it, weights would underflow: threshold 1e-130
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -42,7 +43,7 @@ def logit_limit(threshold: float) -> np.float32:
     exact = math.log(threshold) - math.log1p(-threshold)
     rounded = np.float32(exact)
     below: np.float32 = np.nextafter(rounded, np.float32(-np.inf))
-    return rounded if rounded <= exact else below
+    return rounded if float(rounded) <= exact else below
 
 
 def detect(logits: NDArray[np.float32], threshold: float) -> Detections:
@@ -73,55 +74,73 @@ def detect(logits: NDArray[np.float32], threshold: float) -> Detections:
         if np.isnan(peak):
             raise InputError("logits hold NaN: the engine or its graph is broken")
         return Detections.empty()
-    return _measure(logits, logits > limit)
+    return _measure(logits, np.flatnonzero(logits > limit))
 
 
-def _measure(logits: NDArray[np.float32], mask: NDArray[np.bool_]) -> Detections:
+def _measure(logits: NDArray[np.float32], positive: NDArray[np.intp]) -> Detections:
+    """Group the positive pixels, given by flat index, and measure each group."""
+    height, width = logits.shape
+    y, x = np.divmod(positive, width)
     # Labelling a full frame costs more than everything else together. Without its empty rows and
     # columns, all but one of each gap, a frame with few targets is tiny and as connected as before.
-    rows, columns = _occupied(mask, axis=1), _occupied(mask, axis=0)
-    components = label_components(mask[rows[:, None], columns])
+    row, rows = _squeeze(y, height)
+    column, columns = _squeeze(x, width)
+    squeezed = np.zeros((len(rows), len(columns)), np.uint8)
+    squeezed[row, column] = 1
+    components = label_components(squeezed)
     n = len(components)
+    of_pixel = components.labels[row, column] - 1
 
-    row, column = np.nonzero(components.labels)
-    rank = np.zeros(n + 1, np.intp)
-    rank[components.order] = np.arange(n)
-    of_pixel = rank[components.labels[row, column]]
-    grouped = np.argsort(of_pixel, kind="stable")
-    of_pixel = of_pixel[grouped]
-    yx = np.stack([rows[row[grouped]], columns[column[grouped]]], axis=1)
-    logit = logits[yx[:, 0], yx[:, 1]]
-    starts = np.searchsorted(of_pixel, np.arange(n))
+    logit = logits[y, x]
+    peak = np.full(n, -np.inf, np.float32)
+    np.maximum.at(peak, of_pixel, logit)
+    weight = 1 / (1 + np.exp(-np.maximum(logit, _LOWEST_LOGIT, dtype=np.float64)))
 
-    peak = np.maximum.reduceat(logit, starts)
-    # Only ratios of weights matter, so they are taken relative to the peak's: nothing underflows.
-    log_probability = -np.logaddexp(0.0, -logit.astype(np.float64))
-    weight = np.exp(log_probability - np.maximum.reduceat(log_probability, starts)[of_pixel])
-    total = np.add.reduceat(weight, starts)
-    centroid = np.add.reduceat(weight[:, None] * yx, starts) / total[:, None]
-    away = yx - centroid[of_pixel]
-    moment = np.add.reduceat(weight[:, None, None] * away[:, :, None] * away[:, None, :], starts)
-    # M / sum w over (sum w)^2 / sum w^2.
-    shrink = np.add.reduceat(weight**2, starts) / total**3
-    covariance = moment * shrink[:, None, None] + _PIXEL_VARIANCE * np.eye(2)
+    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        summed: NDArray[np.float64] = np.bincount(of_pixel, values, n)
+        return summed
 
-    x0, y0, x1, y1 = components.box_xyxy.T
-    edges = np.stack([columns[x0], rows[y0], columns[x1 - 1] + 1, rows[y1 - 1] + 1], axis=1)
-    by_score = np.argsort(-peak, kind="stable")
-    floats = np.float32
+    weight_y, weight_x = weight * y, weight * x
+    mass = total(weight)
+    centre_y, centre_x = total(weight_y) / mass, total(weight_x) / mass
+    shrink = total(weight * weight) / mass / mass  # one over the effective number of pixels
+    covariance = np.empty((n, 2, 2), np.float32)
+    covariance[:, 0, 0] = _variance(total(weight_y * y) / mass - centre_y * centre_y, shrink)
+    covariance[:, 1, 1] = _variance(total(weight_x * x) / mass - centre_x * centre_x, shrink)
+    crossed = (total(weight_y * x) / mass - centre_y * centre_x) * shrink
+    covariance[:, 0, 1] = covariance[:, 1, 0] = crossed
+
+    in_raster = components.order - 1
+    by_score = np.argsort(-peak[in_raster], kind="stable")
+    ranked = in_raster[by_score]
+    x0, y0, x1, y1 = components.box_xyxy[by_score].T
+    box = np.empty((n, 4), np.float32)
+    box[:, 0], box[:, 1] = columns[x0] - 0.5, rows[y0] - 0.5
+    box[:, 2], box[:, 3] = columns[x1 - 1] + 0.5, rows[y1 - 1] + 0.5
+    centroid = np.empty((n, 2), np.float32)
+    centroid[:, 0], centroid[:, 1] = centre_y[ranked], centre_x[ranked]
     return Detections(
-        centroid_yx=centroid[by_score].astype(floats),
-        box_xyxy=(edges[by_score] - 0.5).astype(floats),
-        score=sigmoid(peak[by_score]),
-        area_px=components.area_px[by_score].astype(np.int32),
-        covariance_yx=covariance[by_score].astype(floats),
-        peak_logit=peak[by_score],
+        centroid_yx=centroid,
+        box_xyxy=box,
+        score=sigmoid(peak[ranked]),
+        area_px=components.area_px[by_score],
+        covariance_yx=covariance[ranked],
+        peak_logit=peak[ranked],
     )
 
 
-def _occupied(mask: NDArray[np.bool_], *, axis: int) -> NDArray[np.intp]:
-    """Return the lines across `axis` that hold a pixel, and the first empty one after each run."""
-    used = np.logical_or.reduce(mask, axis=axis)
-    keep = used.copy()
-    keep[1:] |= used[:-1]
-    return np.flatnonzero(keep)
+def _variance(moment: NDArray[np.float64], shrink: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Of a single row or column the moment is zero, which the difference of squares may miss.
+    return np.maximum(moment, 0) * shrink + _PIXEL_VARIANCE
+
+
+def _squeeze(position: NDArray[np.intp], length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Leave out the lines that hold no pixel, all but the first after each run of those that do.
+
+    Returns:
+        The new position of each pixel, and the old position of each new line.
+    """
+    keep = np.zeros(length + 1, np.bool_)
+    keep[position] = True
+    keep[position + 1] = True
+    return np.cumsum(keep)[position] - 1, np.flatnonzero(keep)

@@ -1,8 +1,8 @@
 """Write the tables of README.md from the result files in benchmarks/results/.
 
-A table stands between `<!-- table:NAME -->` and `<!-- /table -->`, NAME a key of TABLES. Its file is
-what `irstd-bench compare ... --out` or one `--out` of a measurement wrote, one row a report; or a
-JSON object {"command", "columns": [text], "rows": [[text or number]]} that another program wrote.
+A table stands between `<!-- table:NAME -->` and `<!-- /table -->`, NAME a key of TABLES. Its file
+is what `irstd-bench compare ... --out` or one `--out` of a measurement wrote, one row a report; or
+a JSON object {"command", "columns": [text], "rows": [[text or number]]} of another program.
 
     python scripts/readme_tables.py            rewrite the tables
     python scripts/readme_tables.py --check    exit 1 if one is stale, change nothing
@@ -28,12 +28,14 @@ MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOT
 class Column:
     """One column: its heading, the field of a report that it shows, and how.
 
-    `digits` are those after the point; None shows the value as it is, and of a path the last part.
+    `digits` are those after the point; None shows the value as it is. Of a path only the last part
+    is shown.
     """
 
     heading: str
     field: str
     digits: int | None = None
+    is_path: bool = False
 
 
 SUBJECT = (Column("Network", "network"), Column("Precision", "precision"))
@@ -51,7 +53,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         (
             *SUBJECT,
             Column("Calibration", "calibration"),
-            Column("Data", "data"),
+            Column("Data", "data", is_path=True),
             Column("IoU", "iou", 1),
             Column("nIoU", "niou", 1),
             Column("Pd", "pd", 1),
@@ -91,9 +93,13 @@ def make_table(path: Path, columns: Sequence[Column]) -> str:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no usable result file ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a JSON object; wanted what irstd-bench --out writes")
     if "rows" in content:
-        headings, rows = content["columns"], [[_cell(c) for c in row] for row in content["rows"]]
-        numeric = [all(isinstance(v, int | float) for v in c) for c in zip(*content["rows"])]
+        headings = content["columns"]
+        down = list(zip(*content["rows"], strict=True))
+        numeric = [all(isinstance(value, int | float) for value in column) for column in down]
+        rows = [list(row) for row in zip(*map(_cells, down), strict=True)]
     else:
         reports = content["reports"] if content.get("kind") == "comparison" else [content]
         headings = [column.heading for column in columns]
@@ -112,7 +118,8 @@ def _origin(path: Path, content: Mapping[str, Any]) -> str:
         for report in reports
         if report.get("kind") in ("latency", "paced")
     }
-    return "; ".join([origin, *(f"measured on {machine}" for machine in sorted(machines))])
+    method = [content["method"]] if "method" in content else []
+    return "; ".join([origin, *method, *(f"measured on {machine}" for machine in sorted(machines))])
 
 
 def _field(path: Path, report: Mapping[str, Any], column: Column) -> str:
@@ -123,16 +130,20 @@ def _field(path: Path, report: Mapping[str, Any], column: Column) -> str:
         value = value[name]
     if column.digits is not None:
         return f"{value:.{column.digits}f}"
-    return _cell(value)
+    return _cell(Path(value).name if column.is_path else value)
+
+
+def _cells(column: Sequence[Any]) -> list[str]:
+    """Show the floats of one column with equally many digits after the point, at most 3."""
+    floats = [value for value in column if isinstance(value, float)]
+    digits = max((len(f"{value:.3f}".rstrip("0").split(".")[1]) for value in floats), default=0)
+    return [f"{value:.{digits}f}" if isinstance(value, float) else _cell(value) for value in column]
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    if isinstance(value, float):
-        return f"{value:g}"
-    text = str(value)
-    return (Path(text).name if "/" in text else text).replace("|", r"\|")
+    return str(value).replace("|", r"\|")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,22 +34,22 @@ def label_components(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> Components:
     """Find the 8-connected components of a (H, W) binary map; non-zero is foreground."""
     import cv2
 
-    binary = np.ascontiguousarray(mask).view(np.uint8) if mask.dtype == np.bool_ else mask
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(
-        binary, connectivity=8, ltype=cv2.CV_32S
-    )
-    # OpenCV scans 2x2 blocks, so its label order is not raster order of the first pixel.
+    binary = np.ascontiguousarray(mask).view(np.uint8)
+    _, *found = cv2.connectedComponentsWithStats(binary, connectivity=8, ltype=cv2.CV_32S)
+    labels, stats = np.asarray(found[0], np.int32), np.asarray(found[1], np.int32)
+    # OpenCV scans 2x2 blocks, so its label order is not raster order of the first pixel. Of
+    # repeated indices the last assignment stays: hence the reversal.
     flat = labels.ravel()
-    foreground = np.flatnonzero(flat)
-    first = np.zeros(count, np.int64)
-    first[flat[foreground[::-1]]] = foreground[::-1]
-    order = (1 + np.argsort(first[1:], kind="stable")).astype(np.int32)
+    foreground = np.flatnonzero(flat)[::-1]
+    first = np.zeros(len(stats), np.int64)
+    first[flat[foreground]] = foreground
+    order = 1 + np.argsort(first[1:]).astype(np.int32)
     x0, y0, width, height, area = stats[order].T
     return Components(
         labels=labels,
         order=order,
-        area_px=np.ascontiguousarray(area),
-        centroid_yx=np.ascontiguousarray(centroids[order][:, ::-1]),
+        area_px=area.copy(),
+        centroid_yx=np.asarray(found[2], np.float64)[order, ::-1],
         box_xyxy=np.stack([x0, y0, x0 + width, y0 + height], axis=1),
         first_px=first[order],
     )

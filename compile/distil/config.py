@@ -7,9 +7,37 @@ from typing import Any
 
 import yaml
 
+from irstd.compile.networks import NETWORKS
 from irstd.errors import UsageError
 
 LOSSES = ("soft_iou", "bce", "eedm")
+
+# Lowest and highest allowed value of every number, inclusive.
+RANGES: dict[str, tuple[float, float]] = {
+    "crop_px": (1, 8192),
+    "target_share": (0, 1),
+    "batch": (1, 65_536),
+    "epochs": (1, 1_000_000),
+    "learning_rate": (1e-9, 10),
+    "weight_decay": (0, 10),
+    "warmup_share": (0, 1),
+    "ema_decay": (0, 0.999999),
+    "validate_every": (1, 1_000_000),
+    "seed": (0, 2**32 - 1),
+    "devices": (1, 4096),
+    "threads": (0, 4096),
+}
+SCALE_RANGE = (0.1, 10.0)
+MEAN_RANGE = (-65_535.0, 65_535.0)
+STD_RANGE = (1e-3, 65_535.0)
+LOSS_WEIGHT_RANGE = (1e-6, 1e6)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "network": tuple(NETWORKS),
+    "norm": ("batch", "group"),
+    "in_channels": (1, 3),
+    "accelerator": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("32-true", "16-mixed", "bf16-mixed"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +79,9 @@ class TrainConfig:
         validate_every: Epochs between validations.
         seed: Of weights, order and augmentation.
         init: Weights to start from, a safetensors file of this SDK.
-        accelerator, devices, precision: Passed to Lightning Fabric.
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        devices: How many of them.
+        precision: "32-true", "16-mixed" or "bf16-mixed".
         threads: CPU threads, 0 for torch's own choice.
     """
 
@@ -86,95 +116,136 @@ def load_config(path: Path) -> TrainConfig:
     Relative paths in it are relative to the file.
 
     Raises:
-        UsageError: Unreadable, a key unknown or missing, or a value of the wrong kind.
+        UsageError: Unreadable, a key unknown or missing, a value of the wrong kind or out of
+            range, or data that is not there.
     """
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read as YAML ({error})") from error
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path}: wanted a mapping of settings, got {type(raw).__name__}")
+    raw = _read_yaml(path)
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     _check_keys(path, "", raw, set(fields), {"network", "data", "out"})
-    values: dict[str, Any] = dict(raw)
-    values["data"] = tuple(_data_source(path, item) for item in _as_list(path, raw["data"]))
-    values["out"] = path.parent / str(raw["out"])
-    if raw.get("init") is not None:
-        values["init"] = path.parent / str(raw["init"])
-    for key in ("normalize", "scale_range"):
-        if key in raw:
-            values[key] = _pair(path, key, raw[key])
+    values: dict[str, Any] = {key: raw[key] for key in raw if raw[key] is not None}
     for key, value in values.items():
-        kind = fields[key].type
-        if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise UsageError(f"{path}: {key} must be a number, got {value!r}")
-        if kind is int and not isinstance(value, int):
-            raise UsageError(f"{path}: {key} must be a whole number, got {value!r}")
-        if kind is str and not isinstance(value, str):
-            raise UsageError(f"{path}: {key} must be text, got {value!r}")
+        _check_kind(path, key, value, fields[key].type)
+    values["data"] = tuple(_data_source(path, item) for item in _as_list(path, raw["data"]))
+    for key in ("out", "init"):
+        if key in values:
+            values[key] = path.parent / _text(path, key, values[key])
+    for key in ("normalize", "scale_range"):
+        if key in values:
+            values[key] = _pair(path, key, values[key])
+    if missing := {"network", "out"} - set(values):
+        raise UsageError(f"{path}: {min(missing)} is empty")
     config = TrainConfig(**values)
-    _check_ranges(path, config)
+    _check_values(path, config)
     return config
 
 
-def _check_ranges(path: Path, config: TrainConfig) -> None:
-    from irstd.compile.networks import NETWORKS
+def _read_yaml(path: Path) -> dict[Any, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: cannot be read as YAML ({reason})") from error
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}: wanted a mapping of settings, got {type(raw).__name__}")
+    return raw
 
-    positive = ("crop_px", "batch", "epochs", "learning_rate", "validate_every", "devices")
-    for key in positive:
-        if getattr(config, key) <= 0:
-            raise UsageError(f"{path}: {key} must be above 0, got {getattr(config, key)}")
-    for key in ("target_share", "warmup_share", "ema_decay"):
-        if not 0 <= getattr(config, key) <= 1:
-            raise UsageError(f"{path}: {key} must be within [0, 1], got {getattr(config, key)}")
-    if config.network not in NETWORKS:
-        raise UsageError(f"{path}: unknown network {config.network!r}; one of {list(NETWORKS)}")
-    if config.norm not in ("batch", "group"):
-        raise UsageError(f"{path}: norm must be batch or group, got {config.norm!r}")
-    if config.in_channels not in (1, 3):
-        raise UsageError(f"{path}: in_channels must be 1 or 3, got {config.in_channels}")
-    if not 0 < config.scale_range[0] <= config.scale_range[1]:
-        raise UsageError(f"{path}: scale_range must be two rising factors above 0")
-    if config.normalize[1] <= 0:
-        raise UsageError(f"{path}: normalize is mean, std with std above 0")
-    if config.crop_px % NETWORKS[config.network].stride_px:
-        stride = NETWORKS[config.network].stride_px
-        raise UsageError(f"{path}: crop_px must be a multiple of {stride} for {config.network}")
-    if not isinstance(config.loss, dict) or not config.loss:
-        raise UsageError(f"{path}: loss maps terms to weights, such as {{soft_iou: 1.0}}")
-    for term, weight in config.loss.items():
+
+def _check_kind(path: Path, key: str, value: Any, kind: Any) -> None:
+    if kind is str:
+        _text(path, key, value)
+    elif kind in (int, float) and not _is_number(value):
+        hint = " (YAML reads exponents as 2.0e-3, not 2e-3)" if isinstance(value, str) else ""
+        raise UsageError(f"{path}: {key} must be a number, got {value!r}{hint}")
+    elif kind is int and not isinstance(value, int):
+        raise UsageError(f"{path}: {key} must be a whole number, got {value!r}")
+
+
+def _check_values(path: Path, config: TrainConfig) -> None:
+    for key, choices in CHOICES.items():
+        if getattr(config, key) not in choices:
+            known = ", ".join(map(str, choices))
+            raise UsageError(f"{path}: {key} must be one of {known}, got {getattr(config, key)!r}")
+    for key, bounds in RANGES.items():
+        _check_range(path, key, getattr(config, key), bounds)
+    mean, std = config.normalize
+    _check_range(path, "the mean of normalize", mean, MEAN_RANGE)
+    _check_range(path, "the standard deviation of normalize", std, STD_RANGE)
+    low, high = config.scale_range
+    _check_range(path, "the lower factor of scale_range", low, SCALE_RANGE)
+    _check_range(path, "the upper factor of scale_range", high, (low, SCALE_RANGE[1]))
+    stride = NETWORKS[config.network].stride_px
+    if config.crop_px % stride:
+        raise UsageError(
+            f"{path}: crop_px must be a multiple of {stride} for {config.network}, "
+            f"got {config.crop_px}"
+        )
+    _check_loss(path, config.loss)
+
+
+def _check_range(path: Path, what: str, value: float, bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    if not low <= value <= high:  # also NaN
+        raise UsageError(f"{path}: {what} must be within {low:g} and {high:g}, got {value!r}")
+
+
+def _check_loss(path: Path, loss: Any) -> None:
+    if not isinstance(loss, dict) or not loss:
+        raise UsageError(
+            f"{path}: loss must map terms to weights, such as {{soft_iou: 1.0}}, got {loss!r}"
+        )
+    for term, weight in loss.items():
         if term not in LOSSES:
-            raise UsageError(f"{path}: unknown loss {term!r}; one of {list(LOSSES)}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0:
-            raise UsageError(f"{path}: the weight of {term} must be a number above 0")
+            raise UsageError(f"{path}: unknown loss {term!r}; one of {', '.join(LOSSES)}")
+        if not _is_number(weight):
+            raise UsageError(f"{path}: the weight of loss {term} must be a number, got {weight!r}")
+        _check_range(path, f"the weight of loss {term}", weight, LOSS_WEIGHT_RANGE)
 
 
 def _data_source(path: Path, item: Any) -> DataSource:
     if not isinstance(item, dict):
         raise UsageError(f"{path}: each entry of data is a mapping, got {item!r}")
     _check_keys(path, "data.", item, {"path", "train_list", "val_list"}, {"path"})
-    folder = path.parent / str(item["path"])
-    train, val = item.get("train_list", "train.txt"), item.get("val_list", "val.txt")
-    return DataSource(folder, folder / str(train), folder / str(val))
+    folder = path.parent / _text(path, "data.path", item["path"])
+    if not folder.is_dir():
+        raise UsageError(f"{path}: data.path {folder}: no such folder")
+    train = folder / _text(path, "data.train_list", item.get("train_list", "train.txt"))
+    val = folder / _text(path, "data.val_list", item.get("val_list", "val.txt"))
+    for file in (train, val):
+        if not file.is_file():
+            raise UsageError(f"{path}: {file}: no such list; wanted one image stem a line")
+    return DataSource(folder, train, val)
 
 
 def _as_list(path: Path, value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise UsageError(f"{path}: data is a list of folders, got {value!r}")
+        raise UsageError(f"{path}: data must be a list of folders, got {value!r}")
     return value
 
 
 def _pair(path: Path, key: str, value: Any) -> tuple[float, float]:
-    good = isinstance(value, list) and len(value) == 2
-    if not good or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
+    if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)):
         raise UsageError(f"{path}: {key} must be a list of two numbers, got {value!r}")
     return float(value[0]), float(value[1])
 
 
+def _text(path: Path, key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{path}: {key} must be text, got {value!r}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_keys(
-    path: Path, prefix: str, raw: Mapping[str, Any], known: set[str], required: set[str]
+    path: Path, prefix: str, raw: Mapping[Any, Any], known: set[str], required: set[str]
 ) -> None:
     if unknown := sorted(str(key) for key in raw if key not in known):
-        raise UsageError(f"{path}: unknown key {prefix}{unknown[0]}; known: {sorted(known)}")
+        raise UsageError(
+            f"{path}: unknown key {prefix}{unknown[0]}; known: {', '.join(sorted(known))}"
+        )
     if missing := sorted(required - set(raw)):
         raise UsageError(f"{path}: missing key {prefix}{missing[0]}")

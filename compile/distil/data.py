@@ -92,22 +92,22 @@ def _crop(
     left = np.clip(centre_x - extent / 2, *sorted((0.0, width - extent)))
     shift = 0.5 / scale - 0.5  # pixel centres, not pixel edges, map onto each other
     affine = np.array([[1 / scale, 0, left + shift], [0, 1 / scale, top + shift]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    image = cv2.warpAffine(
-        frame.image.astype(np.float32),
-        affine,
-        (side, side),
-        flags=flags,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
-    mask = cv2.warpAffine(
-        frame.mask.astype(np.float32),
-        affine,
-        (side, side),
-        flags=flags,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
+    image = _warp(frame.image.astype(np.float32), affine, side)
+    mask = _warp(frame.mask.astype(np.float32), affine, side)
     return image, (mask > 0.5).astype(np.float32)
+
+
+def _warp(
+    plane: NDArray[np.float32], affine: NDArray[np.float64], side: int
+) -> NDArray[np.float32]:
+    warped = cv2.warpAffine(
+        plane,
+        affine,
+        (side, side),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return np.asarray(warped, np.float32)
 
 
 def _turn(

@@ -172,12 +172,10 @@ def _prepare(config: TrainConfig, frames: list[LabelledFrame]) -> tuple[NetworkO
     model, fabric_optimizer = fabric.setup(module, optimizer)
     dataset = CropDataset(frames, config)
     loader = _loader(fabric, dataset, config)
-    schedule = OneCycleLR(
-        optimizer,
-        max_lr=config.learning_rate,
-        total_steps=config.epochs * len(loader),
-        pct_start=config.warmup_share,
-    )
+    steps = config.epochs * len(loader)
+    # OneCycleLR divides by the length of a rise that ends at its first step.
+    rise = config.warmup_share if config.warmup_share * steps > 1 else 0.0
+    schedule = OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=rise)
     loss = weighted_loss(config.loss)
     return options, _Run(
         config, fabric, module, model, average, optimizer, fabric_optimizer, schedule, dataset,

@@ -7,7 +7,6 @@ holds after (Post); its test runs the graph before and after on random images, b
 from onnx import ModelProto
 
 from irstd.compile.onnx_graph import checked
-from irstd.compile.opset import to_opset19
 from irstd.compile.rewrites.append_logit import append_logit
 from irstd.compile.rewrites.conv_transpose_phases import split_conv_transpose
 from irstd.compile.rewrites.dead_code import remove_dead_code
@@ -30,7 +29,6 @@ __all__ = [
     "split_conv_transpose",
     "strip_sigmoid",
     "take_input_affine",
-    "to_opset19",
 ]
 
 

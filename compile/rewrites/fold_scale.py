@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto
 
 from irstd.compile.onnx_graph import (
     add_constant,
+    attributes,
     constants,
     copy_of,
     output_names,
@@ -138,6 +139,8 @@ def _passes_on(node: NodeProto, scaled: list[str]) -> bool:
         return scaled == [node.input[0]] or (node.op_type == "Mul" and scaled == [node.input[1]])
     if node.op_type in _NEED_ALL_SCALED:
         return len(scaled) == len(node.input)
+    if attributes(node).get("extrapolation_value", 0.0) != 0.0:
+        return False  # a Resize that reads this number outside of the map
     return node.op_type in _HOMOGENEOUS and scaled == [node.input[0]]
 
 

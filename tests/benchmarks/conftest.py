@@ -116,7 +116,7 @@ def write_folder(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def example() -> Callable[..., dict[str, Any]]:
     """Return the reports of a pretended measurement, by kind."""
 

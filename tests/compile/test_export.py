@@ -1,5 +1,7 @@
 """The exported graph computes what the torch module computes, at any size."""
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -8,7 +10,7 @@ from irstd.compile.export import export
 from irstd.compile.graph_facts import run_graph
 from irstd.compile.onnx_graph import STANDARD_DOMAINS, dimensions, opset_of
 from irstd.compile.rewrites import fix_shape
-from irstd.errors import ExportError
+from irstd.errors import ExportError, MissingDependency
 
 torch = pytest.importorskip("torch")
 VARIANTS = [(n, m, c) for n in ("acm", "alcnet") for m in ("batch", "group") for c in (1, 3)]
@@ -104,4 +106,10 @@ def test_what_has_no_onnx_form_is_named():
 
 def test_several_outputs_are_refused():
     with pytest.raises(ExportError, match="returns 2 tensors; wanted one image"):
+        export(TwoMaps(), 1)
+
+
+def test_missing_torch_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependency, match=r"irstd-sdk\[train\]"):
         export(TwoMaps(), 1)

@@ -5,10 +5,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from irstd.compile.graph_facts import run_graph, value_shapes
+from irstd.compile.graph_facts import run_graph
 from irstd.compile.half import to_float16
-from irstd.compile.onnx_graph import copy_of, dimensions, opset_of
-from irstd.compile.opset import to_opset19
+from irstd.compile.onnx_graph import dimensions
 from irstd.compile.rewrites import rewrite
 from irstd.errors import ExportError
 
@@ -19,7 +18,8 @@ RELATIVE = 1e-2
 
 def run_rounded(model, image):
     """Compute as a device does; ONNX Runtime's CPU kernels compute typed FP16 in float32."""
-    return ReferenceEvaluator(model).run(None, {"image": image})[0]
+    with np.errstate(all="ignore"):  # float16 overflows inside its sigmoid, harmlessly
+        return ReferenceEvaluator(model).run(None, {"image": image})[0]
 
 
 def types(model):
@@ -43,25 +43,6 @@ def node_types(model):
 @pytest.fixture(scope="module")
 def plain(make_graph):
     return lambda network, norm: rewrite(make_graph(network, norm, 1), 48, 64)[0]
-
-
-@pytest.mark.parametrize("norm", ["batch", "group"])
-@pytest.mark.parametrize("network", ["acm", "alcnet"])
-def test_opset_19_is_the_same_graph(network, norm, plain, make_image):
-    model = plain(network, norm)
-    before = copy_of(model)
-    newer = to_opset19(model)
-    assert model == before
-    assert opset_of(newer) == 19
-    assert newer.ir_version == 9
-    assert value_shapes(newer) == value_shapes(model)  # names too: calibration goes by them
-    image = make_image(1, 48, 64)
-    np.testing.assert_array_equal(run_graph(newer, image), run_graph(model, image))
-
-
-def test_newer_opset_stays(make_small):
-    model = make_small([node("Gelu", ["image"], ["logits"])], opset=20)
-    assert opset_of(to_opset19(model)) == 20
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
@@ -137,8 +118,7 @@ def test_activation_near_the_range_stays_single(make_small):
     model = chain(make_small, weight)
     image = np.ones((1, 1, 9, 12), np.float32)
     overflown, _ = to_float16(model)
-    with np.errstate(over="ignore"):
-        assert np.isinf(run_rounded(overflown, image)).any()
+    assert np.isinf(run_rounded(overflown, image)).any()
     half, kept = to_float16(model, {"a": 81_000.0, "b": 81_000.0, "c": 81.0})
     assert set(kept) == {"first", "second", "third"}
     assert "'a' reaches 81000" in kept["first"]

@@ -44,6 +44,7 @@ def pack(
     end: Fields = SAME,
     gap: bytes = b"",
     before_directory: bytes = b"",
+    in_directory: bytes = b"",
     tail: bytes = b"",
 ) -> bytes:
     """Pack a zip; the overrides change one member's headers, or the end record."""
@@ -73,6 +74,7 @@ def pack(
         )  # fmt: skip
         directory += record["name"] + record["extra"] + record["comment"]
     body += before_directory
+    directory += in_directory
     last: Fields = {
         "disk": 0,
         "directory_disk": 0,
@@ -245,6 +247,7 @@ CASES: dict[str, list[Case]] = {
         pack(sound(), central={"comment": b"x"}),
         pack(sound(), central={"extra": b"xxxx"}),
         pack(sound(), member=3, local={"name": b"model.fp32.onnx"}),
+        pack(sound(), in_directory=b"hidden"),
         python_zip(),
     ],
     "member-crc": [pack(sound(), both={"crc": 1}), pack(sound(), member=0, both={"crc": 1})],

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from irstd.bundle import write_bundle
 from irstd.manifest import EngineChoice, Manifest
 from irstd.types import InputSpec, Precision

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from irstd.errors import InputError
 from irstd.runtime.preprocess import Preprocessor, resize
 from irstd.types import Fit, InputSpec

@@ -1,0 +1,128 @@
+"""What every test may ask for: real data and weights where they are, a GPU where there is one.
+
+Environment variables (none is needed):
+
+    IRSTD_DATA      folder with irstd_1k/, nudt_sirst/, sirst_v1/; else ../shared/data
+    IRSTD_WEIGHTS   folder with public checkpoints; else ../shared/weights
+    IRSTD_REQUIRE   comma-separated from gpu, data, weights: what may not be skipped as absent
+"""
+
+import ctypes
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Threads that wait for each other under pytest-xdist cost a factor of ten; set before any import
+# of a library that reads it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONAL = ("gpu", "data", "weights")
+
+hypothesis.settings.register_profile("irstd", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("irstd")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if unknown := required() - set(OPTIONAL):
+        raise pytest.UsageError(f"IRSTD_REQUIRE: unknown {sorted(unknown)}; of {list(OPTIONAL)}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not has_gpu():
+        absent("gpu", "no NVIDIA GPU is usable here")
+
+
+def required() -> set[str]:
+    """What IRSTD_REQUIRE names."""
+    return {name.strip() for name in os.environ.get("IRSTD_REQUIRE", "").split(",") if name.strip()}
+
+
+def absent(what: str, reason: str) -> None:
+    """Skip the test, or fail it if the environment says that `what` must be there."""
+    if what in required():
+        pytest.fail(f"IRSTD_REQUIRE={what}, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver with at least one device answers."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return found and count.value > 0
+
+
+def find_folder(what: str, variable: str) -> Path:
+    folder = Path(os.environ.get(variable) or ROOT.parent / "shared" / what)
+    if not folder.is_dir():
+        absent(what, f"{folder} is not there; set {variable}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data sets; skips where there is none."""
+    return find_folder("data", "IRSTD_DATA")
+
+
+@pytest.fixture(scope="session")
+def weights_root() -> Path:
+    """The folder of public checkpoints; skips where there is none."""
+    return find_folder("weights", "IRSTD_WEIGHTS")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_run() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  for libraries that use the global generator
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def run_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Return a function (code, *arguments) -> standard output of a fresh interpreter.
+
+    It runs in an empty folder, so that nothing is found by accident beside the working directory.
+    """
+    empty = tmp_path_factory.mktemp("empty")
+    search = [
+        str(Path(p).resolve()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
+
+    def run(code: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=empty,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
