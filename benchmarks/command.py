@@ -233,6 +233,7 @@ def _open(
 def _observed(options: argparse.Namespace, label: str, seconds: float) -> Iterator[Watch]:
     """Show progress and sample the machine between frames."""
     with Progress(label, seconds, "s", enabled=not options.quiet) as progress:
+        progress.show(0)
         yield Watch(progress.show)
 
 

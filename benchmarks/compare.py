@@ -13,7 +13,7 @@ from irstd.errors import InputError
 
 LARGEST_BYTES = 4 << 20  # a report is a few KiB; raw samples are in a file of their own
 DEEPEST = 16  # levels of nesting; a report has 4
-LONGEST_TEXT = 200  # of a value that is printed
+LONGEST_TEXT = 500  # of a value that is printed
 
 # The figures that are compared, by kind: heading and path in the report.
 FIGURES: dict[str, dict[str, tuple[str, ...]]] = {

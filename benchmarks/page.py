@@ -72,6 +72,7 @@ def latency_page(report: Mapping[str, Any], run: LatencyRun) -> str:
     parts = [
         _head(report),
         _figures(figures),
+        _against(report["against"]) if "against" in report else "",
         _verdict(report),
         _section("Latency over the run", plots.draw_series(samples.started_s, samples.total_ms)),
         _section("How often each latency occurred", _histogram(samples.total_ms, latency)),
@@ -200,6 +201,17 @@ def _verdict(report: Mapping[str, Any]) -> str:
     items = "".join(f"<li>{escape(reason)}</li>" for reason in validity["reasons"])
     items += "".join(f'<li class="muted">{escape(note)}</li>' for note in notes)
     return _section("Verdict", f'<div class="verdict">{spans}</div><ul>{items}</ul>')
+
+
+def _against(other: Mapping[str, Any]) -> str:
+    ratio = other["ratio"]
+    text = (
+        f"{title(other)}, measured in turns with this one, takes {ratio['p50']:.3f} times as long "
+        f"(95 %: {ratio['low']:.3f} to {ratio['high']:.3f}): {number(other['latency_ms']['p50'])} "
+        f"ms at p50, {number(other['latency_ms']['p99'])} ms at p99."
+    )
+    notes = "".join(f"<li>{escape(reason)}</li>" for reason in other["validity"]["reasons"])
+    return _section("Against another bundle", f"<p>{escape(text)}</p><ul>{notes}</ul>")
 
 
 def _percentiles(report: Mapping[str, Any]) -> str:

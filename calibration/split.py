@@ -1,6 +1,6 @@
 """Which frames calibrate and which verify: decided by a seeded hash of the file's stem.
 
-A frame keeps its place when others are added, and no frame is ever on both sides.
+The order of the files does not matter, and no frame is ever on both sides.
 """
 
 import hashlib

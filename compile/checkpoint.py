@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,7 +140,9 @@ def _read(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
         known = ", ".join((".safetensors", *PICKLE_SUFFIXES))
         raise CheckpointError(f"{path}: a weights file ends in one of {known}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # guesses at the pickle protocol of a hostile file
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         # Not chained: torch's own message advises to switch the protection off.
         raise CheckpointError(

@@ -8,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irstd.calibration.calibrate import check_frames
-from irstd.calibration.split import split_frames
-from irstd.compile.settings import BuildSettings
-from irstd.errors import InputError
+from irstd.calibration.split import MAX_CALIBRATION_FRAMES, rank_frames, split_frames
+from irstd.compile.accuracy import is_labelled
+from irstd.compile.settings import FrameSettings
+from irstd.errors import CalibrationError, InputError, UsageError
 from irstd.frames import Frame, LabelledFiles, list_labelled, read_frame, read_mask
 from irstd.runtime.preprocess import Preprocessor
 from irstd.simulate import SceneConfig, simulate
 from irstd.types import InputSpec
 
 GOLDEN_FRAMES = 3
-SIMULATED_FRAMES = 8
+_SMALLEST_SCENE_PX = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +34,37 @@ class FrameSets:
     verify: tuple[LabelledFiles, ...]
 
 
-def choose_frames(settings: BuildSettings) -> FrameSets:
+def choose_frames(settings: FrameSettings, *, calibrates: bool, budget: bool) -> FrameSets:
     """Choose the frames of a build; the two sets never share one.
+
+    A build that does not calibrate verifies on the same half as one that does.
+
+    Args:
+        settings: Folders, lists and seed.
+        calibrates: Whether the precision needs calibration.
+        budget: Whether accuracy has to be measured.
 
     Raises:
         InputError: A folder or list is missing or empty.
-        CalibrationError: Fewer than two frames are left to split.
+        CalibrationError: Too few frames are left to calibrate on.
+        UsageError: A budget, and the frames that verify have no masks.
     """
-    verify = _list_verify(settings) if settings.verify_data else ()
-    if settings.data is None:
-        return FrameSets((), verify)
-    kept_apart = {file.image.resolve() for file in verify}
-    files = list_labelled(settings.data, settings.list_file)
-    others = [file for file in files if file.image.resolve() not in kept_apart]
-    calibrate, held_back = split_frames(others, settings.seed)
-    return FrameSets(tuple(calibrate), verify or tuple(held_back))
+    verify = _listed(settings.verify_data, settings.verify_list)
+    pool = _listed(settings.data, settings.list_file)
+    calibrate: list[LabelledFiles] = []
+    if settings.verify_data is None:
+        if calibrates or len(pool) > 1:
+            calibrate, verify = split_frames(pool, settings.seed)
+        else:
+            verify = pool
+    elif calibrates:
+        calibrate = _others(pool, verify, settings)
+    if budget and not is_labelled(verify):
+        where = settings.verify_data or settings.data
+        raise UsageError(
+            f"--budget needs labelled frames to verify on: {where} has no masks/ folder"
+        )
+    return FrameSets(tuple(calibrate) if calibrates else (), tuple(verify))
 
 
 def read_calibration(files: Sequence[LabelledFiles], spec: InputSpec) -> list[Frame]:
@@ -55,7 +72,7 @@ def read_calibration(files: Sequence[LabelledFiles], spec: InputSpec) -> list[Fr
 
     Raises:
         InputError: Unreadable, coloured, or of another bit depth; the message names the file.
-        CalibrationError: All flat, or labelled and without a target.
+        CalibrationError: None, all flat, or labelled and without a target.
     """
     frames = [read_checked(file, spec) for file in files]
     masks = [read_mask(file.mask) for file in files if file.mask is not None]
@@ -64,12 +81,16 @@ def read_calibration(files: Sequence[LabelledFiles], spec: InputSpec) -> list[Fr
 
 
 def read_checked(file: LabelledFiles, spec: InputSpec) -> Frame:
-    """Read one frame and hold it against the input's bit depth, naming the file if it fails."""
+    """Read one frame and hold it against the input's bit depth.
+
+    Raises:
+        InputError: Unreadable, coloured, or of another bit depth; the message names the file.
+    """
     frame = read_frame(file.image)
-    wanted = np.uint8 if spec.bit_depth == 8 else np.uint16
+    wanted = np.dtype(np.uint8 if spec.bit_depth == 8 else np.uint16)
     if frame.dtype != wanted:
         raise InputError(
-            f"{file.image}: {frame.dtype} pixels, wanted {np.dtype(wanted)} for bit depth "
+            f"{file.image}: {frame.dtype} pixels, wanted {wanted} for bit depth "
             f"{spec.bit_depth}; say what the frames are with --bit-depth"
         )
     if int(frame.max(initial=0)) > spec.max_level:
@@ -81,9 +102,9 @@ def read_checked(file: LabelledFiles, spec: InputSpec) -> Frame:
 
 
 def input_tensors(
-    frames: Sequence[Frame], preprocessor: Preprocessor
+    frames: Iterator[Frame] | Sequence[Frame], preprocessor: Preprocessor
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the engine's inputs for frames, every tile of each."""
+    """Yield the engine's inputs for frames, every tile of each; one array, overwritten."""
     for frame in frames:
         yield from preprocessor.tensors(frame)
 
@@ -93,32 +114,53 @@ def golden_frames(files: Sequence[LabelledFiles], spec: InputSpec, seed: int) ->
 
     Of larger frames the part around the first target is cut out, or the middle.
     """
-    if not files:
-        return simulated_frames(spec, GOLDEN_FRAMES, seed)
-    return [_cut(file, spec) for file in files[:GOLDEN_FRAMES]]
+    if files:
+        return [_cut(file, spec) for file in files[:GOLDEN_FRAMES]]
+    return simulated_frames(spec, GOLDEN_FRAMES, seed)
 
 
 def simulated_frames(spec: InputSpec, count: int, seed: int) -> list[Frame]:
-    """Return simulated frames of the input's size and bit depth."""
+    """Return different simulated frames of the input's size and bit depth."""
     config = SceneConfig(
-        height=spec.height, width=spec.width, frames=count, bit_depth=spec.bit_depth, seed=seed
+        height=max(spec.height, _SMALLEST_SCENE_PX),
+        width=max(spec.width, _SMALLEST_SCENE_PX),
+        frames=count,
+        scene="mix",
+        bit_depth=spec.bit_depth,
+        seed=seed,
     )
-    return [scene.frame for scene in simulate(config)]
+    size = np.s_[: spec.height, : spec.width]
+    return [np.ascontiguousarray(scene.frame[size]) for scene in simulate(config)]
 
 
-def _list_verify(settings: BuildSettings) -> tuple[LabelledFiles, ...]:
-    return tuple(list_labelled(Path(settings.verify_data or ""), settings.verify_list))
+def _listed(folder: Path | None, list_file: Path | None) -> list[LabelledFiles]:
+    """List a data folder; a stem that a list names twice counts once."""
+    if folder is None:
+        return []
+    return list(dict.fromkeys(list_labelled(folder, list_file)))
+
+
+def _others(
+    pool: Sequence[LabelledFiles], verify: Sequence[LabelledFiles], settings: FrameSettings
+) -> list[LabelledFiles]:
+    """Return frames of the pool that do not verify, in the order of the split's hash."""
+    taken = {file.image.resolve() for file in verify}
+    others = [file for file in pool if file.image.resolve() not in taken]
+    if not others:
+        raise CalibrationError(
+            f"all {len(pool)} frames of {settings.data} are among those that verify: none is left "
+            "to calibrate on; give others with --data, or leave --verify-data out"
+        )
+    return rank_frames(others, settings.seed)[:MAX_CALIBRATION_FRAMES]
 
 
 def _cut(file: LabelledFiles, spec: InputSpec) -> Frame:
     frame = read_checked(file, spec)
     targets = np.zeros((0, 2), int) if file.mask is None else np.argwhere(read_mask(file.mask))
-    centre = targets[0] if len(targets) else np.array(frame.shape) // 2
-    corner = [
-        int(np.clip(middle - side // 2, 0, max(0, extent - side)))
-        for middle, side, extent in zip(
-            centre, (spec.height, spec.width), frame.shape, strict=True
-        )
-    ]
-    top, left = corner
-    return np.ascontiguousarray(frame[top : top + spec.height, left : left + spec.width])
+    middle = targets[0] if len(targets) else np.array(frame.shape) // 2
+    top, left = (
+        int(np.clip(at - side // 2, 0, max(0, extent - side)))
+        for at, side, extent in zip(middle, (spec.height, spec.width), frame.shape, strict=True)
+    )
+    cut: Frame = np.ascontiguousarray(frame[top : top + spec.height, left : left + spec.width])
+    return cut

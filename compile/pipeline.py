@@ -28,7 +28,7 @@ from irstd.compile.frame_sets import (
 )
 from irstd.compile.half import to_float16
 from irstd.compile.legalise import legalise
-from irstd.compile.opset import TYPED_OPSET, convert_opset
+from irstd.compile.opset import to_opset19
 from irstd.compile.parity import TOLERANCES
 from irstd.compile.prepare import Prepared, prepare
 from irstd.compile.quantize import QuantizationPlan, plan_int8, quantize, tensors_to_calibrate
@@ -172,12 +172,13 @@ def lower(
     if settings.precision is Precision.FP32:
         return Lowered(legalise(plain, target).SerializeToString(), None, None, {})
     if settings.precision is Precision.FP16:
-        half = to_float16(legalise(plain, target))
-        reasons = {kept.node: kept.reason for kept in half.kept}
-        return Lowered(half.model.SerializeToString(), None, None, reasons)
+        half, reasons = to_float16(legalise(plain, target))
+        return Lowered(half.SerializeToString(), None, None, reasons)
     plan = plan_int8(plain, settings.form, settings.bit_depth)
     scales = calibrate_graph(prepared, plan, frames, settings.calibration, cache)
-    integer = quantize(legalise(convert_opset(plain, TYPED_OPSET), target), scales, plan, prepared.image_range)
+    integer = quantize(
+        legalise(to_opset19(plain), target), scales, plan, prepared.image_range
+    )
     onnx.checker.check_model(integer, full_check=True)
     return Lowered(integer.SerializeToString(), scales, plan, {})
 

@@ -2,11 +2,12 @@
 
 Two forms come from one scale table. `cpu` has unsigned activations, which CPU engines compute
 fastest; `nvidia` is symmetric and signed, with both sides of residual additions quantized, which is
-how TensorRT fuses them. Weights are symmetric int8, one scale an output channel; biases stay float.
+what TensorRT reads without reformatting. Weights are symmetric int8, one scale an output channel;
+biases stay float.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -14,10 +15,18 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from irstd.calibration.scales import ScaleTable, TensorRange
+from irstd.compile.graph_facts import value_shapes
+from irstd.compile.onnx_graph import add_constant, checked, constants, copy_of, fresh_name
+from irstd.compile.rewrites.dead_code import remove_dead_code
 from irstd.errors import CalibrationError
+from irstd.types import InputSpec
 
 WEIGHT_LEVELS = 127
+# Grey levels that one code of the input may span. The signed form has half the codes for an image,
+# which is not symmetric: 1 to 2. Deeper frames would lose their dim targets: 64 at 14 bits.
+MAX_LEVELS_PER_CODE = 2.5
 _SMALLEST_SCALE = 1e-8
+_OUTWARDS = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,30 +69,55 @@ class QuantizationPlan:
     float_nodes: Mapping[str, str]
 
 
-def plan_int8(model: onnx.ModelProto, form: str, bit_depth: int) -> QuantizationPlan:
+def plan_int8(model: onnx.ModelProto, form: str, spec: InputSpec) -> QuantizationPlan:
     """Decide which convolutions compute in INT8.
 
     Args:
-        model: Static graph with named nodes.
+        model: Static graph whose nodes have distinct names.
         form: Key of FORMS.
-        bit_depth: Of the frames. Above 8 the input does not fit in 8 bits without losing dim
-            targets, so the convolution that reads the image stays in float.
+        spec: The input. Where 8 bits are too coarse for its grey levels, the convolutions that read
+            the image stay in float.
 
     Returns:
-        The plan: every convolution but those on pooled vectors, which cost nothing and feed gates.
+        The plan: every convolution but those, and but those on pooled vectors, which cost nothing
+        and feed gates.
     """
-    shapes = _static_shapes(model)
+    shapes = value_shapes(model)
     image = model.graph.input[0].name
+    levels = grey_levels_per_code(spec, form)
     quantized, kept = [], {}
     for node in _convolutions(model):
         spatial = shapes.get(node.output[0], ())[2:]
         if spatial and all(side == 1 for side in spatial):
             kept[node.name] = "on a pooled vector: no gain, and its value feeds a gate"
-        elif bit_depth > 8 and node.input[0] == image:
-            kept[node.name] = f"reads {bit_depth}-bit grey levels, which 8 bits cannot hold"
+        elif node.input[0] == image and levels > MAX_LEVELS_PER_CODE:
+            kept[node.name] = (
+                f"reads the image, {spec.bit_depth} bit: one of 256 codes would span "
+                f"{levels:.3g} grey levels"
+            )
         else:
             quantized.append(node.name)
     return QuantizationPlan(form, tuple(quantized), kept)
+
+
+def image_range(spec: InputSpec) -> TensorRange:
+    """Return the range of the input tensor over all grey levels: exact, not observed."""
+    top = 1.0 if spec.per_frame_max else float(spec.max_level)
+    pairs = list(zip(spec.scale, spec.offset, strict=True))
+    ends = [level * scale + offset for level in (0.0, top) for scale, offset in pairs]
+    return TensorRange(min(ends), max(ends), min(ends), max(ends), 0.0)
+
+
+def grey_levels_per_code(spec: InputSpec, form: str) -> float:
+    """Return how many grey levels one quantized value of the input spans.
+
+    1: a frame passes the input's quantization without loss. Of several channels the finest counts;
+    with `per_frame_max` that of a saturated frame.
+    """
+    code, _ = scale_and_zero(image_range(spec), FORMS[form])
+    levels = spec.max_level if spec.per_frame_max else 1
+    steps = [abs(scale) / levels for scale in spec.scale if scale]
+    return float(code) / min(steps) if steps else 0.0
 
 
 def tensors_to_calibrate(model: onnx.ModelProto, plan: QuantizationPlan) -> list[str]:
@@ -94,7 +128,7 @@ def tensors_to_calibrate(model: onnx.ModelProto, plan: QuantizationPlan) -> list
 
 
 def quantize(
-    model: onnx.ModelProto, scales: ScaleTable, plan: QuantizationPlan, image: TensorRange
+    model: onnx.ModelProto, scales: ScaleTable, plan: QuantizationPlan, spec: InputSpec
 ) -> onnx.ModelProto:
     """Insert QuantizeLinear and DequantizeLinear as planned.
 
@@ -102,79 +136,74 @@ def quantize(
         model: Static FP32 graph, opset 13 or later.
         scales: A range for each of `tensors_to_calibrate(model, plan)`.
         plan: From `plan_int8`.
-        image: Range of the input tensor over all grey levels. It is exact, not observed: with it
-            an 8-bit frame passes the input's quantization without loss.
+        spec: The input, whose range follows from its grey levels.
 
     Returns:
-        A new graph with the same input and output.
+        A new checked graph with the same input and output.
 
     Raises:
         CalibrationError: A range is missing.
+        ExportError: The result is not sound ONNX.
     """
-    form = FORMS[plan.form]
     groups = _quantized_activations(model, plan)
-    ranges = {**scales.ranges, model.graph.input[0].name: image}
+    image = model.graph.input[0].name
+    ranges = {**scales.ranges, image: image_range(spec)}
     if missing := [name for name in groups.values() if name not in ranges]:
         raise CalibrationError(f"no range for {missing[0]!r}: the scale table is of another graph")
+    out = copy_of(model)
+    del out.graph.node[:]
+    weights = constants(model)
+    dequantized: dict[tuple[str, int], str] = {}
+    quantized: dict[str, str] = {}
 
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    graph = out.graph
-    constants = {constant.name: constant for constant in graph.initializer}
-    nodes: list[onnx.NodeProto] = []
-    added: list[onnx.TensorProto] = []
+    def quantize_activation(name: str) -> None:
+        if name in groups:
+            parameters = scale_and_zero(ranges[groups[name]], FORMS[plan.form])
+            quantized[name] = _add_pair(out, name, parameters)
 
-    def insert_pair(name: str) -> None:
-        scale, zero = _scale_and_zero(ranges[groups[name]], form)
-        added.append(numpy_helper.from_array(scale, f"{name}_scale"))
-        added.append(numpy_helper.from_array(zero, f"{name}_zero"))
-        parameters = [f"{name}_scale", f"{name}_zero"]
-        nodes.append(
-            helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}_int8"],
-                             name=f"{name}_quantize")  # fmt: skip
-        )
-        nodes.append(
-            helper.make_node("DequantizeLinear", [f"{name}_int8", *parameters], [f"{name}_q"],
-                             name=f"{name}_dequantize")  # fmt: skip
-        )
-
-    chosen = set(plan.int8_nodes)
-    weights_done: set[str] = set()
-    if graph.input[0].name in groups:
-        insert_pair(graph.input[0].name)
-    for node in graph.node:
-        if node.name in chosen:
-            weight = node.input[1]
-            if weight not in weights_done:
-                axis = 0 if node.op_type == "Conv" else 1
-                values = numpy_helper.to_array(constants[weight])
-                dequantize, tensors = _quantized_weight(weight, values, axis)
-                nodes.append(dequantize)
-                added += tensors
-                weights_done.add(weight)
-            node.input[1] = f"{weight}_q"
-        for position, name in enumerate(node.input):
-            if name in groups:
-                node.input[position] = f"{name}_q"
-        nodes.append(node)
-        for name in node.output:
-            if name in groups:
-                insert_pair(name)
-    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(ordered)
-    used = {name for node in ordered for name in node.input}
-    kept = [constant for constant in graph.initializer if constant.name in used]
-    constants_out = [onnx.TensorProto.FromString(c.SerializeToString()) for c in kept]
-    del graph.initializer[:]
-    graph.initializer.extend([*constants_out, *added])
-    return out
-
-
-def _convolutions(model: onnx.ModelProto) -> Iterable[onnx.NodeProto]:
-    constants = {constant.name for constant in model.graph.initializer}
+    quantize_activation(image)
     for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose") and node.input[1] in constants:
+        added = onnx.NodeProto.FromString(node.SerializeToString())
+        if node.name in plan.int8_nodes:
+            key = (node.input[1], 0 if node.op_type == "Conv" else 1)
+            if key not in dequantized:
+                dequantized[key] = _add_weight(out, *key, weights[node.input[1]])
+            added.input[1] = dequantized[key]
+        for position, name in enumerate(node.input):
+            if name in quantized:
+                added.input[position] = quantized[name]
+        out.graph.node.append(added)
+        for name in node.output:
+            quantize_activation(name)
+    return checked(remove_dead_code(out), "INT8")
+
+
+def scale_and_zero(
+    found: TensorRange, form: Int8Form
+) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
+    """Return the scale () float32 and zero point () of a range.
+
+    Zero is always exact, because convolutions pad with it; a range that leaves it out is widened.
+    """
+    low, high = min(found.low, 0.0), max(found.high, 0.0)
+    if form.symmetric:
+        scale = max(-low, high, _SMALLEST_SCALE) / form.highest
+        return np.array(scale, np.float32), np.array(0, form.dtype)
+    scale = max(high - low, _SMALLEST_SCALE) / (form.highest - form.lowest)
+    zero = form.lowest - low / scale
+    if abs(zero % 1 - 0.5) < _OUTWARDS:
+        # Grey levels normalised by a mean of 127.5 lie halfway between codes, and rounding to even
+        # would send them in pairs to every second code. Slightly finer codes make all round
+        # outwards, and only the two highest levels share one.
+        scale *= 1 - _OUTWARDS
+    zero_point = np.clip(np.rint(form.lowest - low / scale), form.lowest, form.highest)
+    return np.array(scale, np.float32), np.array(zero_point, form.dtype)
+
+
+def _convolutions(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    weights = {constant.name for constant in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose") and node.input[1] in weights:
             yield node
 
 
@@ -184,62 +213,54 @@ def _quantized_activations(model: onnx.ModelProto, plan: QuantizationPlan) -> di
     The input of a max-pool whose output is quantized is quantized too, with the same scale: then
     the pool runs on integers, and exactly so.
     """
-    constants = {constant.name for constant in model.graph.initializer}
+    fixed = {constant.name for constant in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}
-    chosen = set(plan.int8_nodes)
     names: list[str] = []
     for node in model.graph.node:
-        if node.name in chosen:
+        if node.name in plan.int8_nodes:
             names.append(node.input[0])
         elif node.op_type == "Add" and FORMS[plan.form].residual_additions:
-            if not any(name in constants for name in node.input):
-                names += node.input
+            names += [] if fixed.intersection(node.input) else node.input
     groups: dict[str, str] = {}
     for name in names:
-        producer = producers.get(name)
-        if producer is not None and producer.op_type == "MaxPool":
-            groups[producer.input[0]] = groups[name] = producer.input[0]
-        else:
-            groups.setdefault(name, name)
+        chain = [name]
+        while chain[-1] in producers and producers[chain[-1]].op_type == "MaxPool":
+            chain.append(producers[chain[-1]].input[0])
+        groups.update(dict.fromkeys(reversed(chain), chain[-1]))
     return groups
 
 
-def _scale_and_zero(
-    found: TensorRange, form: Int8Form
-) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
-    low, high = min(found.low, 0.0), max(found.high, 0.0)  # zero must be exact: convolutions pad
-    if form.symmetric:
-        scale = max(-low, high, _SMALLEST_SCALE) / form.highest
-        return np.array(scale, np.float32), np.array(0, form.dtype)
-    scale = max(high - low, _SMALLEST_SCALE) / (form.highest - form.lowest)
-    zero = np.clip(np.rint(form.lowest - low / scale), form.lowest, form.highest)
-    return np.array(scale, np.float32), np.array(zero, form.dtype)
+def _add_pair(
+    out: onnx.ModelProto,
+    name: str,
+    parameters: tuple[NDArray[np.float32], NDArray[np.generic]],
+) -> str:
+    """Append Q and DQ of an activation, and return the name of the result."""
+    scale = add_constant(out, f"{name}_scale", parameters[0])
+    zero = add_constant(out, f"{name}_zero", parameters[1])
+    codes, result = fresh_name(out, f"{name}_int8"), fresh_name(out, f"{name}_dequantized")
+    out.graph.node.extend(
+        [
+            helper.make_node("QuantizeLinear", [name, scale, zero], [codes], f"{codes}_q"),
+            helper.make_node("DequantizeLinear", [codes, scale, zero], [result], f"{codes}_dq"),
+        ]
+    )
+    return result
 
 
-def _quantized_weight(
-    name: str, values: NDArray[np.float32], axis: int
-) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
-    """Return the DequantizeLinear of a weight, and its constants."""
+def _add_weight(out: onnx.ModelProto, name: str, axis: int, values: NDArray[np.float32]) -> str:
+    """Append the DequantizeLinear of a weight, and return the name of the result."""
     others = tuple(index for index in range(values.ndim) if index != axis)
     scale = np.maximum(np.abs(values).max(axis=others), _SMALLEST_SCALE) / WEIGHT_LEVELS
+    scale = scale.astype(np.float32)
     shape = [-1 if index == axis else 1 for index in range(values.ndim)]
-    levels = np.rint(values / scale.reshape(shape)).astype(np.int8)
-    tensors = [
-        numpy_helper.from_array(levels, f"{name}_int8"),
-        numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"),
-        numpy_helper.from_array(np.zeros(len(scale), np.int8), f"{name}_zero"),
+    levels = np.clip(np.rint(values / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS)
+    inputs = [
+        add_constant(out, f"{name}_int8", levels.astype(np.int8)),
+        add_constant(out, f"{name}_scale", scale),
+        add_constant(out, f"{name}_zero", np.zeros(len(scale), np.int8)),
     ]
-    inputs = [tensor.name for tensor in tensors]
-    node = helper.make_node(
-        "DequantizeLinear", inputs, [f"{name}_q"], name=f"{name}_dequantize", axis=axis
-    )
-    return node, tensors
-
-
-def _static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = [*inferred.graph.value_info, *inferred.graph.output]
-    return {
-        value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
-        for value in values
-    }
+    result = fresh_name(out, f"{name}_dequantized")
+    node = helper.make_node("DequantizeLinear", inputs, [result], f"{result}_dq", axis=axis)
+    out.graph.node.append(node)
+    return result

@@ -35,8 +35,9 @@ far and the exit code tells. Without a frame done, nothing is written."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    # FFmpeg reports on damaged videos for itself, in many lines; ours is one.
+    # FFmpeg and OpenCV report on damaged files for themselves, in many lines; ours is one.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     return cli.run(_make_parser(), argv)
 
 
@@ -107,7 +108,7 @@ def _run(options: argparse.Namespace) -> cli.Outcome:
                 if not tally.frames:
                     raise
                 failure = error
-        report = _report(options, detector, tally)
+        report = _report(options, detector, source, tally)
     return _outcome(report, failure)
 
 
@@ -227,11 +228,14 @@ def _is_same_folder(folder: Path, source: FrameSource) -> bool:
     return folder.resolve() in {place.resolve() for place in source.folders}
 
 
-def _report(options: argparse.Namespace, detector: Detector, tally: _Tally) -> dict[str, Any]:
+def _report(
+    options: argparse.Namespace, detector: Detector, source: FrameSource, tally: _Tally
+) -> dict[str, Any]:
     elapsed_s = tally.elapsed_s
     inferred = tally.frames - tally.statuses["dropped"]
     return {
-        "source": str(options.source),
+        "source": str(source.path),
+        "source_frames": source.frame_count,
         "frames": tally.frames,
         "delivered": tally.statuses["delivered"],
         "late": tally.statuses["late"],

@@ -6,6 +6,7 @@ one comparison with their peak.
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +98,8 @@ def _measure(logits: NDArray[np.float32], positive: NDArray[np.intp]) -> Detecti
     weight = 1 / (1 + np.exp(-np.maximum(logit, _LOWEST_LOGIT, dtype=np.float64)))
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        summed: NDArray[np.float64] = np.bincount(of_pixel, values, n)
-        return summed
+        summed: Any = np.bincount(of_pixel, values, n)  # its stub knows counts only
+        return np.asarray(summed, np.float64)
 
     weight_y, weight_x = weight * y, weight * x
     mass = total(weight)

@@ -21,7 +21,8 @@ class Preprocessor:
     """Turns frames into the tensors of one InputSpec.
 
     One tensor is allocated, at construction, and reused for every tile of every frame. Not for use
-    by several threads at once.
+    by several threads at once. With `per_frame_max` the maximum is that of the whole frame, 1 for a
+    black one, and `pad_level` counts in units of it, so that padding is the same for every frame.
 
     Args:
         spec: The engine's input and the affine that leads to it.

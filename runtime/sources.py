@@ -106,7 +106,9 @@ def _from_video(path: Path) -> FrameSource:
 def _open_video(path: Path) -> "VideoCapture":
     import cv2
 
-    capture = cv2.VideoCapture(str(path))
+    # Asked one after another, the other backends print what they think of a damaged file.
+    has_ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
     if not capture.isOpened():
         raise InputError(f"{path}: not a readable video; truncated, or a codec OpenCV lacks")
     return capture

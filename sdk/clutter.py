@@ -2,7 +2,7 @@
 
 Everything is built from fractal fields, whose amplitude falls as 1/f^beta like that of natural
 scenes: there is structure at every scale, and no size, direction or brightness gives a target away.
-Fields are float32 in arbitrary units until `expose` turns them into grey levels.
+Fields are float32 in arbitrary units until `to_grey_levels` turns them into grey levels.
 """
 
 from collections.abc import Callable
@@ -63,10 +63,10 @@ def make_background(
     Returns:
         (H, W) float32 grey levels of an 8-bit camera, strictly within 2 and 218.
     """
-    return expose(rng, SCENES[kind](rng, shape, beta))
+    return to_grey_levels(rng, SCENES[kind](rng, shape, beta))
 
 
-def expose(rng: np.random.Generator, scene: Field) -> Field:
+def to_grey_levels(rng: np.random.Generator, scene: Field) -> Field:
     """Map a scene to grey levels as an automatic gain does: its level and contrast vary.
 
     The ends are compressed, which leaves room for targets above the brightest clutter.

@@ -11,12 +11,15 @@ import csv
 import dataclasses
 import io
 import math
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from irstd.camera import blur, cut_out, expose, make_sensor
 from irstd.clutter import SCENES, Field, make_background
 from irstd.errors import UsageError
 from irstd.files import write_atomic
@@ -28,8 +31,6 @@ NEIGHBOURHOOD_PX = 20
 SWAY_PX = 16.0
 BIRTH_DISTANCE_PX = 24.0
 BIRTH_TRIES = 20
-BAD_LEVEL_STD = 30.0
-BLINK_SHARE = 0.5
 MAX_BETA = 4
 WHOLE = ("height", "width", "frames", "targets", "seed")
 RANGES: dict[str, tuple[float, float]] = {
@@ -162,17 +163,6 @@ class _Target:
     sigma_yx: NDArray[np.float64]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sensor:
-    """What one camera adds to every frame, in 8-bit grey levels."""
-
-    gain: Field
-    offset: Field
-    bad_yx: tuple[NDArray[np.int64], NDArray[np.int64]]
-    bad_level: Field
-    blinks: NDArray[np.bool_]
-
-
 def simulate(config: SceneConfig) -> Iterator[SimulatedFrame]:
     """Yield the frames of a scene in order; the same configuration gives the same bytes.
 
@@ -190,15 +180,12 @@ def simulate(config: SceneConfig) -> Iterator[SimulatedFrame]:
     scene_rng, sensor_rng, noise_rng, target_rng = map(np.random.default_rng, streams)
     kinds = tuple(SCENES)
     kind = kinds[scene_rng.integers(len(kinds))] if config.scene == "any" else config.scene
+    shape = config.height, config.width
     margin = math.ceil(SWAY_PX) + 2
-    background = _through_optics(
-        make_background(
-            kind, scene_rng, (config.height + 2 * margin, config.width + 2 * margin), config.beta
-        ),
-        config.psf_sigma_px,
-    )
+    canvas = config.height + 2 * margin, config.width + 2 * margin
+    background = blur(make_background(kind, scene_rng, canvas, config.beta), config.psf_sigma_px)
     phase = scene_rng.uniform(0, 2 * math.pi, 2)
-    sensor = _make_sensor(sensor_rng, config)
+    sensor = make_sensor(sensor_rng, shape, config.fixed_pattern, config.bad_pixels)
     targets: list[_Target] = []
     born = 0
     for index in range(config.frames):
@@ -207,7 +194,8 @@ def simulate(config: SceneConfig) -> Iterator[SimulatedFrame]:
             targets.append(_give_birth(target_rng, config, born, targets))
             born += 1
         sway = SWAY_PX * np.sin(phase + index * config.sway_px_s / config.fps / SWAY_PX)
-        clutter = _expose(_shifted(background, sway + margin, config), sensor, noise_rng, config)
+        view = cut_out(background, margin + sway, shape)
+        clutter = expose(noise_rng, sensor, view, config.noise)
         yield _compose(clutter, targets, config)
         targets = [
             dataclasses.replace(target, centre_yx=target.centre_yx + target.step_yx)
@@ -233,25 +221,40 @@ def default_frames(
 def write_scene(folder: Path, config: SceneConfig) -> None:
     """Write a scene as a data folder: images/NNNNNN.png, masks/ with the same names, tracks.csv.
 
-    `tracks.csv` has the columns frame_index, track_id, y, x, amplitude, and comes last: where it
-    is, the folder is complete.
+    `tracks.csv` has the columns frame_index, track_id, y, x, amplitude. The folder takes its name
+    when it is complete, and is not there otherwise.
+
+    Args:
+        folder: Must not exist, or be empty. Missing parents are made.
+        config: The scene.
 
     Raises:
-        UsageError: `folder` exists and is not empty.
+        UsageError: `folder` is there and is not an empty folder.
     """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is there and not an empty folder; name a new one")
+    started = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    try:
+        _write_frames(started, config)
+        if folder.exists():
+            folder.rmdir()
+        started.rename(folder)
+    except BaseException:
+        shutil.rmtree(started, ignore_errors=True)
+        raise
+
+
+def _write_frames(folder: Path, config: SceneConfig) -> None:
     import cv2
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists and is not an empty folder; name a new one")
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("frame_index", "track_id", "y", "x", "amplitude"))
     for index, scene in enumerate(simulate(config)):
         mask = scene.mask.astype(np.uint8) * np.uint8(255)
         for kind, image in (("images", scene.frame), ("masks", mask)):
-            write_atomic(
-                folder / kind / f"{index:06d}.png", cv2.imencode(".png", image)[1].tobytes()
-            )
+            data = cv2.imencode(".png", image)[1].tobytes()
+            write_atomic(folder / kind / f"{index:06d}.png", data)
         for track in scene.tracks:
             y, x = track.centre_yx
             rows.writerow((index, track.id, f"{y:.4f}", f"{x:.4f}", f"{track.amplitude:.3f}"))
@@ -261,49 +264,6 @@ def write_scene(folder: Path, config: SceneConfig) -> None:
 def _renumbered(scene: SimulatedFrame, first_id: int) -> SimulatedFrame:
     tracks = tuple(dataclasses.replace(t, id=first_id + t.id) for t in scene.tracks)
     return dataclasses.replace(scene, tracks=tracks)
-
-
-def _through_optics(background: Field, sigma_px: float) -> Field:
-    import cv2
-
-    return np.asarray(cv2.GaussianBlur(background, (0, 0), sigma_px), np.float32)
-
-
-def _shifted(background: Field, corner_yx: NDArray[np.float64], config: SceneConfig) -> Field:
-    """Cut the frame out of the larger background, at a sub-pixel place."""
-    import cv2
-
-    y, x = corner_yx
-    view = cv2.warpAffine(
-        background,
-        np.array([[1, 0, x], [0, 1, y]]),
-        (config.width, config.height),
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-    )
-    return np.asarray(view, np.float32)
-
-
-def _make_sensor(rng: np.random.Generator, config: SceneConfig) -> _Sensor:
-    shape = height, width = config.height, config.width
-    columns, rows = rng.standard_normal(width), rng.standard_normal((height, 1)) / 2
-    pixels, gain = rng.standard_normal((2, *shape), np.float32)
-    places = np.flatnonzero(rng.random(height * width, np.float32) < config.bad_pixels)
-    return _Sensor(
-        gain=1 + np.float32(config.fixed_pattern / 1000) * gain,
-        offset=(config.fixed_pattern * (columns + rows + pixels / 2)).astype(np.float32),
-        bad_yx=(places // width, places % width),
-        bad_level=rng.normal(0, BAD_LEVEL_STD, len(places)).astype(np.float32),
-        blinks=rng.random(len(places)) < BLINK_SHARE,
-    )
-
-
-def _expose(view: Field, sensor: _Sensor, rng: np.random.Generator, config: SceneConfig) -> Field:
-    """Return what the sensor sees without targets, not yet rounded."""
-    seen = view * sensor.gain + sensor.offset
-    seen += np.float32(config.noise) * rng.standard_normal(seen.shape, np.float32)
-    off = sensor.blinks & (rng.random(len(sensor.blinks)) < BLINK_SHARE)
-    seen[sensor.bad_yx] += np.where(off, np.float32(0), sensor.bad_level)
-    return seen
 
 
 def _is_inside(centre_yx: NDArray[np.float64], config: SceneConfig) -> bool:

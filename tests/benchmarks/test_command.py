@@ -153,16 +153,19 @@ def test_files_of_a_paced_run(bench, write_toy, write_folder, tmp_path):
 
 
 @pytest.mark.usefixtures("lenient")
-def test_another_bundle_is_measured_in_turns(bench, write_toy, write_folder):
+def test_another_bundle_is_measured_in_turns(bench, write_toy, write_folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "page.html"
     ours, theirs = write_toy(), write_toy("other.irstd", level=90)
     _, report, _ = bench(
-        "latency", ours, "--against", theirs, "--data", write_folder(), "--seconds", "0.6"
+        "latency", ours, "--against", theirs, "--data", write_folder(), *SHORT, "--html", page
     )
     other = report["against"]
     assert other["bundle"] == "other.irstd"
     assert other["bundle_sha256"] != report["bundle_sha256"]
     assert other["ratio"]["low"] <= other["ratio"]["p50"] <= other["ratio"]["high"]
     assert SPEED_FIELDS["latency_ms"] <= set(other["latency_ms"])
+    assert "measured in turns" in page.read_text()
 
 
 @pytest.mark.usefixtures("lenient")
