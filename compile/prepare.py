@@ -6,14 +6,13 @@ from pathlib import Path
 
 import onnx
 
-from irstd.calibration.scales import TensorRange
 from irstd.compile.cache import cached
-from irstd.compile.onnx_graph import dimensions
+from irstd.compile.onnx_graph import copy_of, dimensions
 from irstd.compile.rewrites import rewrite
 from irstd.compile.rewrites.append_logit import append_logit
 from irstd.compile.rewrites.input_affine import ChannelAffine
 from irstd.compile.rewrites.strip_sigmoid import strip_sigmoid
-from irstd.compile.settings import BuildSettings, Normalization
+from irstd.compile.settings import Normalization, SourceSettings
 from irstd.compile.sources import Source
 from irstd.errors import UsageError
 from irstd.types import InputSpec
@@ -26,7 +25,8 @@ class Prepared:
     """A static plain graph with its input.
 
     Attributes:
-        model: FP32, one input of `spec.shape`, one (1, 1, H, W) output of logits.
+        model: FP32, one input of `spec.shape`, one (1, 1, H, W) output of logits; every node has
+            a name of its own.
         spec: Size and preprocessing.
         had_sigmoid: Whether a final Sigmoid was removed, or logits were derived on demand.
     """
@@ -35,23 +35,17 @@ class Prepared:
     spec: InputSpec
     had_sigmoid: bool
 
-    @property
-    def image_range(self) -> TensorRange:
-        """Range of the input tensor over all grey levels."""
-        levels = (0.0, 1.0 if self.spec.per_frame_max else float(self.spec.max_level))
-        ends = [
-            level * scale + offset
-            for level in levels
-            for scale, offset in zip(self.spec.scale, self.spec.offset, strict=True)
-        ]
-        return TensorRange(min(ends), max(ends), min(ends), max(ends), 0.0)
 
-
-def prepare(source: Source, settings: BuildSettings, cache: Path | None) -> Prepared:
+def prepare(source: Source, settings: SourceSettings, cache: Path | None = None) -> Prepared:
     """Fix the size, simplify, and turn everything before the network into preprocessing data.
 
+    Args:
+        source: From `open_source`.
+        settings: Size, kind of output, bit depth, fit.
+        cache: Folder for stage results, None for none.
+
     Raises:
-        UsageError: No size is known.
+        UsageError: No size is known, or the normalisation has other channels than the network.
         ExportError: The graph does not fit the size, or is not a mask network.
     """
     height, width = _size(source, settings)
@@ -74,7 +68,7 @@ def prepare(source: Source, settings: BuildSettings, cache: Path | None) -> Prep
     )
 
 
-def _size(source: Source, settings: BuildSettings) -> tuple[int, int]:
+def _size(source: Source, settings: SourceSettings) -> tuple[int, int]:
     """Return the asked, fixed or default size, in this order."""
     if settings.imgsz is not None:
         return settings.imgsz
@@ -98,15 +92,30 @@ def _rewritten(model: onnx.ModelProto, height: int, width: int, output: str) -> 
         _AFFINE_KEY: json.dumps([affine.scale, affine.offset]),
         _SIGMOID_KEY: json.dumps(had_sigmoid),
     }
+    plain = _with_distinct_names(plain)
     onnx.helper.set_model_props(plain, facts)
     return bytes(plain.SerializeToString())
+
+
+def _with_distinct_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Name every node, because plans and reports speak of nodes by name; files may leave it out."""
+    copy = copy_of(model)
+    taken: set[str] = set()
+    for node in copy.graph.node:
+        stem = node.name or f"{node.op_type}_{node.output[0]}"
+        name, number = stem, 1
+        while name in taken:
+            name, number = f"{stem}_{number}", number + 1
+        node.name = name
+        taken.add(name)
+    return copy
 
 
 def _input_spec(
     normalization: Normalization,
     affine: ChannelAffine,
     size_hw: tuple[int, int],
-    settings: BuildSettings,
+    settings: SourceSettings,
 ) -> InputSpec:
     """Compose normalisation and the graph's own affine: one multiply-add for the runtime.
 

@@ -151,30 +151,33 @@ def quantize(
     if missing := [name for name in groups.values() if name not in ranges]:
         raise CalibrationError(f"no range for {missing[0]!r}: the scale table is of another graph")
     out = copy_of(model)
-    del out.graph.node[:]
     weights = constants(model)
-    dequantized: dict[tuple[str, int], str] = {}
-    quantized: dict[str, str] = {}
+    chosen = set(plan.int8_nodes)
+    dequantized: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
 
-    def quantize_activation(name: str) -> None:
-        if name in groups:
-            parameters = scale_and_zero(ranges[groups[name]], FORMS[plan.form])
-            quantized[name] = _add_pair(out, name, parameters)
+    def add(pair: tuple[list[onnx.NodeProto], str], name: str) -> None:
+        nodes.extend(pair[0])
+        dequantized[name] = pair[1]
 
-    quantize_activation(image)
-    for node in model.graph.node:
-        added = onnx.NodeProto.FromString(node.SerializeToString())
-        if node.name in plan.int8_nodes:
-            key = (node.input[1], 0 if node.op_type == "Conv" else 1)
+    if image in groups:
+        add(_activation_pair(out, image, ranges[image], plan.form), image)
+    for node in out.graph.node:
+        if node.name in chosen:
+            weight, axis = node.input[1], 0 if node.op_type == "Conv" else 1
+            key = f"{weight}_axis{axis}"
             if key not in dequantized:
-                dequantized[key] = _add_weight(out, *key, weights[node.input[1]])
-            added.input[1] = dequantized[key]
+                add(_dequantized_weight(out, key, axis, weights[weight]), key)
+            node.input[1] = dequantized[key]
         for position, name in enumerate(node.input):
-            if name in quantized:
-                added.input[position] = quantized[name]
-        out.graph.node.append(added)
+            node.input[position] = dequantized.get(name, name)
+        nodes.append(node)
         for name in node.output:
-            quantize_activation(name)
+            if name in groups:
+                add(_activation_pair(out, name, ranges[groups[name]], plan.form), name)
+    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del out.graph.node[:]
+    out.graph.node.extend(ordered)
     return checked(remove_dead_code(out), "INT8")
 
 
@@ -230,37 +233,34 @@ def _quantized_activations(model: onnx.ModelProto, plan: QuantizationPlan) -> di
     return groups
 
 
-def _add_pair(
-    out: onnx.ModelProto,
-    name: str,
-    parameters: tuple[NDArray[np.float32], NDArray[np.generic]],
-) -> str:
-    """Append Q and DQ of an activation, and return the name of the result."""
-    scale = add_constant(out, f"{name}_scale", parameters[0])
-    zero = add_constant(out, f"{name}_zero", parameters[1])
+def _activation_pair(
+    out: onnx.ModelProto, name: str, found: TensorRange, form: str
+) -> tuple[list[onnx.NodeProto], str]:
+    """Return Q and DQ of an activation, and the name of their result."""
+    scale, zero = scale_and_zero(found, FORMS[form])
+    parameters = [add_constant(out, f"{name}_scale", scale), add_constant(out, f"{name}_zero", zero)]
     codes, result = fresh_name(out, f"{name}_int8"), fresh_name(out, f"{name}_dequantized")
-    out.graph.node.extend(
-        [
-            helper.make_node("QuantizeLinear", [name, scale, zero], [codes], f"{codes}_q"),
-            helper.make_node("DequantizeLinear", [codes, scale, zero], [result], f"{codes}_dq"),
-        ]
-    )
-    return result
+    pair = [
+        helper.make_node("QuantizeLinear", [name, *parameters], [codes], f"{codes}_q"),
+        helper.make_node("DequantizeLinear", [codes, *parameters], [result], f"{codes}_dq"),
+    ]
+    return pair, result
 
 
-def _add_weight(out: onnx.ModelProto, name: str, axis: int, values: NDArray[np.float32]) -> str:
-    """Append the DequantizeLinear of a weight, and return the name of the result."""
+def _dequantized_weight(
+    out: onnx.ModelProto, stem: str, axis: int, values: NDArray[np.float32]
+) -> tuple[list[onnx.NodeProto], str]:
+    """Return the DQ of a weight, and the name of its result."""
     others = tuple(index for index in range(values.ndim) if index != axis)
     scale = np.maximum(np.abs(values).max(axis=others), _SMALLEST_SCALE) / WEIGHT_LEVELS
     scale = scale.astype(np.float32)
     shape = [-1 if index == axis else 1 for index in range(values.ndim)]
     levels = np.clip(np.rint(values / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS)
     inputs = [
-        add_constant(out, f"{name}_int8", levels.astype(np.int8)),
-        add_constant(out, f"{name}_scale", scale),
-        add_constant(out, f"{name}_zero", np.zeros(len(scale), np.int8)),
+        add_constant(out, f"{stem}_int8", levels.astype(np.int8)),
+        add_constant(out, f"{stem}_scale", scale),
+        add_constant(out, f"{stem}_zero", np.zeros(len(scale), np.int8)),
     ]
-    result = fresh_name(out, f"{name}_dequantized")
+    result = fresh_name(out, f"{stem}_dequantized")
     node = helper.make_node("DequantizeLinear", inputs, [result], f"{result}_dq", axis=axis)
-    out.graph.node.append(node)
-    return result
+    return [node], result

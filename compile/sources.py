@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from importlib import resources
 from pathlib import Path
 
 import onnx
@@ -10,7 +9,8 @@ import onnx
 from irstd.compile.cache import cached
 from irstd.compile.networks import NETWORKS, NetworkSpec
 from irstd.compile.onnx_source import load_onnx_source
-from irstd.compile.settings import BuildSettings, Normalization
+from irstd.compile.settings import Normalization, SourceSettings
+from irstd.compile.shipped import read_shipped, shipped_names
 from irstd.errors import CheckpointError, UsageError
 from irstd.files import sha256_of_file
 from irstd.types import BIT_DEPTHS
@@ -40,14 +40,12 @@ class Source:
     licences: dict[str, str]
 
 
-def shipped_names() -> list[str]:
-    """Return the networks whose weights come with this package."""
-    folder = resources.files("irstd.compile.weights")
-    return [name for name in NETWORKS if (folder / f"{name}.onnx").is_file()]
+def open_source(settings: SourceSettings, cache: Path | None = None) -> Source:
+    """Load what `settings.name` names.
 
-
-def open_source(settings: BuildSettings, cache: Path | None) -> Source:
-    """Load what `settings.source` names.
+    Args:
+        settings: Name, weights, normalisation.
+        cache: Folder for stage results, None for none.
 
     Raises:
         UsageError: Neither a network nor an ONNX file, or a foreign source without --normalize.
@@ -55,15 +53,15 @@ def open_source(settings: BuildSettings, cache: Path | None) -> Source:
         ExportError: The ONNX file is not one image in, one mask out.
         MissingDependency: A checkpoint, and torch is not installed.
     """
-    if settings.source in NETWORKS:
-        spec = NETWORKS[settings.source]
+    if settings.name in NETWORKS:
+        spec = NETWORKS[settings.name]
         if settings.weights is None:
             return _shipped(spec, settings)
         return _from_checkpoint(spec, settings, settings.weights, cache)
-    path = Path(settings.source)
+    path = Path(settings.name)
     if path.suffix != ".onnx":
         raise UsageError(
-            f"{settings.source!r} is neither a network ({', '.join(NETWORKS)}) nor an .onnx or "
+            f"{settings.name!r} is neither a network ({', '.join(NETWORKS)}) nor an .onnx or "
             ".yaml file"
         )
     if settings.weights is not None:
@@ -90,14 +88,14 @@ def describe_model(
     return out
 
 
-def _shipped(spec: NetworkSpec, settings: BuildSettings) -> Source:
-    file = resources.files("irstd.compile.weights") / f"{spec.name}.onnx"
-    if not file.is_file():
+def _shipped(spec: NetworkSpec, settings: SourceSettings) -> Source:
+    content = read_shipped(spec.name)
+    if content is None:
         raise UsageError(
-            f"no weights of {spec.name} are shipped (shipped: {', '.join(shipped_names())}); "
+            f"no weights of {spec.name} are shipped (shipped: {shipped_names()}); "
             "give them with --weights FILE"
         )
-    model = onnx.load_model_from_string(file.read_bytes())
+    model = onnx.load_model_from_string(content)
     facts = {item.key: item.value for item in model.metadata_props}
     mean, std = json.loads(facts[NORMALIZE_KEY])
     trained = Normalization((float(mean),), (float(std),))
@@ -112,7 +110,7 @@ def _shipped(spec: NetworkSpec, settings: BuildSettings) -> Source:
 
 
 def _from_checkpoint(
-    spec: NetworkSpec, settings: BuildSettings, weights: Path, cache: Path | None
+    spec: NetworkSpec, settings: SourceSettings, weights: Path, cache: Path | None
 ) -> Source:
     if not weights.is_file():
         raise CheckpointError(f"{weights}: no such file; wanted the weights of {spec.name}")

@@ -233,6 +233,7 @@ def write_scene(folder: Path, config: SceneConfig) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is there and not an empty folder; name a new one")
+    folder = folder.resolve()
     started = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
     try:
         _write_frames(started, config)

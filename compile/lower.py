@@ -1,0 +1,156 @@
+"""From the plain graph to the one that is deployed: the target's form, in the asked precision."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from irstd.calibration.calibrate import calibrate, observe_extremes
+from irstd.calibration.scales import ScaleTable
+from irstd.compile.cache import cached
+from irstd.compile.frame_sets import input_tensors
+from irstd.compile.half import to_float16
+from irstd.compile.legalise import legalise
+from irstd.compile.opset import to_opset19
+from irstd.compile.prepare import Prepared
+from irstd.compile.progress import SILENT, Progress
+from irstd.compile.quantize import QuantizationPlan, plan_int8, quantize, tensors_to_calibrate
+from irstd.compile.settings import LoweringSettings
+from irstd.files import sha256_hex
+from irstd.frames import Frame
+from irstd.runtime.preprocess import Preprocessor
+from irstd.runtime.sessions import library_version, open_session
+from irstd.targets import find_target
+from irstd.types import Precision
+
+_OBSERVER = "onnxruntime"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A graph in its deployed precision.
+
+    Attributes:
+        model: Serialized.
+        precision: Of `model`.
+        scales: The ranges it was quantized with, None for floating point.
+        int8_nodes: Convolutions that compute in INT8.
+        float_nodes: Nodes that stay in a higher precision than the rest, each with the reason.
+    """
+
+    model: bytes
+    precision: Precision
+    scales: ScaleTable | None = None
+    int8_nodes: tuple[str, ...] = ()
+    float_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def lower(
+    prepared: Prepared,
+    settings: LoweringSettings,
+    frames: Sequence[Frame],
+    cache: Path | None = None,
+    progress: Progress = SILENT,
+) -> Lowered:
+    """Bring the plain graph into the target's form and the asked precision.
+
+    Args:
+        prepared: The plain FP32 graph.
+        settings: Target, precision, calibration.
+        frames: INT8: they calibrate. FP16: they show which activations leave its range. FP32: not
+            used.
+        cache: Folder for stage results, None for none.
+        progress: Told of each frame.
+
+    Raises:
+        CalibrationError: The frames give no usable ranges.
+        ExportError: The result is not sound ONNX.
+    """
+    target = find_target(settings.target)
+    plain = prepared.model
+    if settings.precision is Precision.FP32:
+        return Lowered(legalise(plain, target).SerializeToString(), Precision.FP32)
+    if settings.precision is Precision.FP16:
+        half, reasons = to_float16(legalise(plain, target), _maxima(prepared, frames))
+        return Lowered(half.SerializeToString(), Precision.FP16, float_nodes=reasons)
+    plan = plan_int8(plain, settings.form, prepared.spec)
+    scales = calibrate_graph(prepared, plan, frames, settings.calibration, cache, progress)
+    integer = quantize(legalise(to_opset19(plain), target), scales, plan, prepared.spec)
+    return Lowered(
+        integer.SerializeToString(), Precision.INT8, scales, plan.int8_nodes, plan.float_nodes
+    )
+
+
+def calibrate_graph(
+    prepared: Prepared,
+    plan: QuantizationPlan,
+    frames: Sequence[Frame],
+    method: str,
+    cache: Path | None = None,
+    progress: Progress = SILENT,
+) -> ScaleTable:
+    """Run the plain graph on frames and choose a range for each activation that needs one.
+
+    Args:
+        prepared: The plain FP32 graph.
+        plan: What will be quantized.
+        frames: As `read_calibration` returns them.
+        method: Key of irstd.calibration.observers.METHODS.
+        cache: Folder for stage results, None for none.
+        progress: Told of each frame.
+
+    Raises:
+        CalibrationError: No frames, or activations that are not finite.
+    """
+    names = tensors_to_calibrate(prepared.model, plan)
+    tapped = expose_tensors(prepared.model, names).SerializeToString()
+    preprocessor = Preprocessor(prepared.spec)
+
+    def compute() -> bytes:
+        session = open_session(_OBSERVER, tapped)
+        try:
+            table = calibrate(
+                session,
+                names,
+                lambda: input_tensors(progress.track(frames, "calibrating"), preprocessor),
+                method,
+            )
+        finally:
+            session.close()
+        return table.to_json().encode()
+
+    seen = sha256_hex("".join(_digest(frame) for frame in frames).encode())
+    parts = (tapped, prepared.spec, seen, method, library_version(_OBSERVER))
+    return ScaleTable.from_json(cached(cache, "scales", parts, compute))
+
+
+def expose_tensors(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of `model` whose outputs are the named float32 tensors, in that order."""
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    del tapped.graph.output[:]
+    for name in names:
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        tapped.graph.output.append(value)
+    return tapped
+
+
+def _maxima(prepared: Prepared, frames: Sequence[Frame]) -> dict[str, float]:
+    """Return the largest absolute value of each float activation on the frames."""
+    values = [*prepared.model.graph.value_info, *prepared.model.graph.output]
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    names = [name for node in prepared.model.graph.node for name in node.output if name in floats]
+    session = open_session(_OBSERVER, expose_tensors(prepared.model, names).SerializeToString())
+    try:
+        tensors = input_tensors(frames, Preprocessor(prepared.spec))
+        extremes, _ = observe_extremes(session, names, tensors)
+    finally:
+        session.close()
+    return {name: max(-low, high) for name, (low, high) in extremes.items()}
+
+
+def _digest(frame: NDArray[np.generic]) -> str:
+    return sha256_hex(f"{frame.dtype} {frame.shape} ".encode() + frame.tobytes())
