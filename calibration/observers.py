@@ -68,6 +68,8 @@ class Histogram:
 
     def share_outside(self, low: float, high: float) -> float:
         """Return the share of values in bins that lie outside [low, high]."""
+        if self.is_constant:
+            return 0.0
         outside = (self.edges[1:] <= low) | (self.edges[:-1] >= high)
         return float(self.counts[outside].sum() / max(1, int(self.counts.sum())))
 

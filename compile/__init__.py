@@ -9,8 +9,9 @@ Importing this costs nothing; onnx is needed by a call, torch only for checkpoin
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irstd.cli import EXTRAS
 from irstd.compile.networks import NETWORKS, NetworkSpec
-from irstd.files import cache_dir
+from irstd.errors import MissingDependency, UsageError
 from irstd.targets import TARGETS, Target
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def build_bundle(
     Args:
         source: A network name, or the path of an .onnx or .yaml file.
         out: The bundle to write.
-        cache: Folder for stage results; None takes `$IRSTD_CACHE` or the user's cache.
+        cache: Folder for stage results; None takes what the .yaml file says, else `$IRSTD_CACHE`
+            or the user's cache.
         use_cache: False computes every stage anew.
         **flags: The long flags of the command with `_` for `-`, as text or as what they stand for:
             target, precision, weights, imgsz, normalize, output, bit_depth, fit, data, list,
@@ -43,11 +45,22 @@ def build_bundle(
 
     Raises:
         UsageError: An unknown flag or a value that is not valid.
+        MissingDependency: onnx is not installed.
         IrstdError: See irstd.compile.pipeline.run_build.
     """
-    from irstd.compile.pipeline import run_build
-    from irstd.compile.settings import resolve
+    from irstd.compile.flags import resolve
 
-    settings = resolve(str(source), {name.replace("_", "-"): v for name, v in flags.items()})
-    folder = (cache or cache_dir()) if use_cache else None
-    return run_build(settings, Path(out), folder)
+    try:
+        from irstd.compile.pipeline import run_build
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise  # a defect, to be seen whole
+        install = f"pip install 'irstd-sdk[{EXTRAS[error.name]}]'"
+        raise MissingDependency(f"building needs {error.name}: {install}") from error
+    given = {name.replace("_", "-"): value for name, value in flags.items()}
+    if not use_cache:
+        given["no-cache"] = True
+    request = resolve(str(source), {**given, "cache": cache})
+    if request.dry_run:
+        raise UsageError(f"{source}: dry-run is for the command, which says what would be built")
+    return run_build(request.settings, Path(out), request.cache_folder)

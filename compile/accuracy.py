@@ -17,6 +17,7 @@ from irstd.runtime.postprocess import sigmoid
 Logits = Callable[[Frame], NDArray[np.float32]]
 ReadFrame = Callable[[LabelledFiles], Frame]
 
+THRESHOLD = 0.5
 BUDGET_METRICS = ("hse", "hse_p", "hse_t", "iou", "niou", "pd", "fa")
 _LOWER_IS_BETTER = ("fa",)
 _Z95 = 1.959963984540054
@@ -187,7 +188,7 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     z2 = _Z95**2 / count
     centre = (share + z2 / 2) / (1 + z2)
     spread = _Z95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count)) / (1 + z2)
-    return 100 * (centre - spread), 100 * (centre + spread)
+    return 100 * max(centre - spread, 0.0), 100 * min(centre + spread, 1.0)
 
 
 def _violations(change: Mapping[str, float], budget: Mapping[str, float]) -> Iterator[str]:

@@ -70,7 +70,7 @@ def load_checkpoint(
             keys (with or without the prefix `model.` or `module.`) are those of the network.
         input_norm_eps: For a public file, the eps of the BatchNorm on the raw input. Some public
             ports built it with 0.9, meant as its momentum, and the keys of a file cannot tell
-            (docs/adr/0006-input-norm-eps.md). Our own files say it themselves.
+            (docs/adr/0008-input-norm-eps.md). Our own files say it themselves.
 
     Returns:
         The checkpoint, its module in eval mode on the CPU.

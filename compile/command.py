@@ -2,23 +2,27 @@
 
 import argparse
 import dataclasses
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irstd import cli
 from irstd.calibration.observers import METHODS
 from irstd.cli import Outcome, add_verb
 from irstd.compile.networks import NETWORKS
-from irstd.errors import UsageError
-from irstd.files import cache_dir, write_atomic
-from irstd.fingerprint import canonical_json
+from irstd.compile.settings import OUTPUT_KINDS, FrameSettings, LoweringSettings, SourceSettings
+from irstd.errors import BudgetExceeded, UsageError
+from irstd.files import write_atomic
+from irstd.fingerprint import to_plain
+from irstd.manifest_json import INT8_FORMS
 from irstd.targets import TARGETS
 from irstd.types import BIT_DEPTHS, Fit, Precision
 
-_log = logging.getLogger("irstd-compile")
+if TYPE_CHECKING:
+    from irstd.compile.flags import Request
+    from irstd.compile.prepare import Prepared
+    from irstd.compile.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,47 +44,84 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add_build(verbs: Any) -> None:
-    verb = add_verb(verbs, "build", _build, "Build a bundle from a network, graph or YAML file.")
-    verb.add_argument("source", metavar="SOURCE", help="network name, .onnx file or .yaml file")
+    text = "Build a bundle from a network, graph or YAML file."
+    verb = add_verb(verbs, "build", _build, text)
+    verb.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="network name, .onnx file, or .yaml file with the key source and long flags as keys",
+    )
     verb.add_argument("-o", dest="out", required=True, type=Path, help="bundle to write (.irstd)")
-    _add_build_flags(verb)
-    verb.add_argument("--dry-run", action="store_true", help="resolve and check, build nothing")
-
-
-def _add_build_flags(verb: Any) -> None:
-    verb.add_argument("--target", metavar="T", help=f"one of {', '.join(TARGETS)} (default: cpu)")
-    choices = ",".join(precision.value for precision in Precision)
-    verb.add_argument("--precision", metavar=f"{{{choices}}}", help="(default: fp32)")
+    default = LoweringSettings()
+    _add_flag(verb, "--target", "T", f"one of {', '.join(TARGETS)}", default.target)
+    _add_choice(verb, "--precision", [item.value for item in Precision], default.precision.value)
     _add_source_flags(verb)
     _add_frame_flags(verb)
-    verb.add_argument("--verify-data", metavar="DIR", help="verify on this data folder instead")
-    verb.add_argument("--verify-list", metavar="FILE", help="verify on these stems only")
-    verb.add_argument("--int8-form", metavar="{cpu,nvidia}", help="(default: by target)")
-    verb.add_argument("--budget", metavar="LIST", help='such as "hse=-0.3,pd=-0.3,fa=+2"')
-    verb.add_argument("--keep", action="store_const", const=True,
-                      help="write the bundle even if the budget is violated")  # fmt: skip
+    _add_flag(verb, "--verify-data", "DIR", "verify on this data folder instead", "half of --data")
+    _add_flag(verb, "--verify-list", "FILE", "restrict --verify-data to these stems", "all")
+    _add_flag(
+        verb,
+        "--budget",
+        "LIST",
+        'allowed change of accuracy, such as "hse=-0.3,pd=-0.3,fa=+2": points, points, 1e-6',
+        "measured, never fails",
+    )
+    _add_switch(verb, "--keep", "write the bundle even if the budget is violated")
+    _add_cache_flags(verb)
+    _add_switch(verb, "--dry-run", "resolve and check, build nothing")
 
 
 def _add_source_flags(verb: Any) -> None:
-    verb.add_argument("--weights", metavar="FILE", help="checkpoint (default: the shipped one)")
-    verb.add_argument("--imgsz", metavar="HxW", help="input size (default: the network's)")
-    verb.add_argument("--normalize", metavar="M,S",
-                      help="MEAN,STD or M1,M2,M3,S1,S2,S3 in grey levels, or max")  # fmt: skip
-    verb.add_argument("--output", metavar="{auto,logits,probabilities}", help="(default: auto)")
-    depths = ",".join(map(str, BIT_DEPTHS))
-    verb.add_argument("--bit-depth", metavar=f"{{{depths}}}", help="(default: 8)")
-    fits = ",".join(fit.value for fit in Fit)
-    verb.add_argument("--fit", metavar=f"{{{fits}}}", help="(default: pad)")
+    default = SourceSettings("")
+    _add_flag(verb, "--weights", "FILE", "checkpoint for a named network", "the shipped one")
+    _add_flag(
+        verb,
+        "--input-norm-eps",
+        "E",
+        "eps of the BatchNorm on the raw input of a public checkpoint, which the file cannot tell; "
+        "some were trained with 0.9",
+        default.input_norm_eps,
+    )
+    _add_flag(verb, "--imgsz", "HxW", "static input size, px", "the network's")
+    _add_flag(
+        verb,
+        "--normalize",
+        "M,S",
+        "MEAN,STD or M1,M2,M3,S1,S2,S3 in grey levels, or max; needed for foreign sources",
+        "what the weights say",
+    )
+    _add_choice(verb, "--output", OUTPUT_KINDS, default.output, "what the graph computes; ")
+    _add_choice(verb, "--bit-depth", BIT_DEPTHS, default.bit_depth)
+    _add_choice(verb, "--fit", [item.value for item in Fit], default.fit.value)
 
 
 def _add_frame_flags(verb: Any) -> None:
-    verb.add_argument("--data", metavar="DIR", help="frames: half calibrate, half verify")
-    verb.add_argument("--list", metavar="FILE", help="restrict --data to these stems")
-    methods = ",".join(METHODS)
-    verb.add_argument("--calibration", metavar=f"{{{methods}}}", help="(default: minmax)")
-    verb.add_argument("--seed", metavar="N", help="of the split (default: 0)")
-    verb.add_argument("--cache", type=Path, metavar="DIR", help="folder for stage results")
-    verb.add_argument("--no-cache", action="store_true", help="compute every stage anew")
+    _add_flag(verb, "--data", "DIR", "frames: half calibrate, half verify", "none")
+    _add_flag(verb, "--list", "FILE", "restrict --data to these stems", "all")
+    _add_choice(verb, "--calibration", METHODS, LoweringSettings().calibration)
+    _add_choice(verb, "--int8-form", INT8_FORMS, "by target")
+    _add_flag(verb, "--seed", "N", "of the split", FrameSettings().seed)
+
+
+def _add_cache_flags(verb: Any) -> None:
+    _add_flag(verb, "--cache", "DIR", "folder for stage results", "$IRSTD_CACHE, else the user's")
+    _add_switch(verb, "--no-cache", "compute every stage anew")
+
+
+def _add_flag(verb: Any, flag: str, metavar: str, text: str, default: object) -> None:
+    """Add a flag whose default is in the settings, not here: a YAML file may say otherwise."""
+    told = f"{text} (default: {default})".replace("%", "%%")
+    verb.add_argument(flag, metavar=metavar, default=argparse.SUPPRESS, help=told)
+
+
+def _add_choice(verb: Any, flag: str, choices: Any, default: object, text: str = "") -> None:
+    listed = ", ".join(map(str, choices))
+    _add_flag(verb, flag, flag.lstrip("-").upper(), f"{text}one of {listed}", default)
+
+
+def _add_switch(verb: Any, flag: str, text: str) -> None:
+    told = f"{text} (default: no)"
+    verb.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=told)
 
 
 def _add_inspect(verbs: Any) -> None:
@@ -89,11 +130,12 @@ def _add_inspect(verbs: Any) -> None:
 
 
 def _add_verify(verbs: Any) -> None:
-    verb = add_verb(verbs, "verify", _verify, "Check hashes, golden frames, parity and budget.")
+    text = "Check hashes, golden frames, parity and budget."
+    verb = add_verb(verbs, "verify", _verify, text)
     verb.add_argument("bundle", type=Path, metavar="BUNDLE")
-    verb.add_argument("--data", type=Path, metavar="DIR", help="score both graphs on this folder")
-    verb.add_argument("--list", type=Path, metavar="FILE", help="restrict --data to these stems")
-    verb.add_argument("--budget", metavar="LIST", help='such as "hse=-0.3,fa=+2"')
+    _add_flag(verb, "--data", "DIR", "score both graphs on this data folder", "none")
+    _add_flag(verb, "--list", "FILE", "restrict --data to these stems", "all")
+    _add_flag(verb, "--budget", "LIST", 'such as "hse=-0.3,fa=+2"', "the build's")
 
 
 def _add_distil(verbs: Any) -> None:
@@ -103,76 +145,85 @@ def _add_distil(verbs: Any) -> None:
 
 
 def _add_export(verbs: Any) -> None:
-    verb = add_verb(verbs, "export", _export, "Write the plain static FP32 graph of a source.")
-    verb.add_argument("source", metavar="SOURCE", help="network name or .onnx file")
+    text = "Write the plain static FP32 graph of a source."
+    verb = add_verb(verbs, "export", _export, text)
+    verb.add_argument("source", metavar="SOURCE", help="network name, .onnx or .yaml file")
     verb.add_argument("-o", dest="out", required=True, type=Path, help=".onnx file to write")
     _add_source_flags(verb)
-    verb.add_argument("--cache", type=Path, metavar="DIR", help="folder for stage results")
-    verb.add_argument("--no-cache", action="store_true", help="compute every stage anew")
+    _add_cache_flags(verb)
 
 
 def _add_calibrate(verbs: Any) -> None:
-    verb = add_verb(verbs, "calibrate", _calibrate, "Write the scale table of a source.")
-    verb.add_argument("source", metavar="SOURCE", help="network name or .onnx file")
+    text = "Write the scale table of a source."
+    verb = add_verb(verbs, "calibrate", _calibrate, text)
+    verb.add_argument("source", metavar="SOURCE", help="network name, .onnx or .yaml file")
     verb.add_argument("-o", dest="out", required=True, type=Path, help=".json file to write")
     _add_source_flags(verb)
     _add_frame_flags(verb)
-    verb.add_argument("--int8-form", metavar="{cpu,nvidia}", help="(default: cpu)")
+    _add_cache_flags(verb)
 
 
-def _settings(options: argparse.Namespace, **fixed: str) -> Any:
+def _request(options: argparse.Namespace, **fixed: str) -> "Request":
     """Resolve the flags of a verb that takes a SOURCE."""
-    from irstd.compile.settings import FLAGS, resolve
+    from irstd.compile.flags import FLAGS, resolve
 
-    given = {flag: getattr(options, flag.replace("-", "_"), None) for flag in FLAGS}
+    given = {name: getattr(options, name.replace("-", "_"), None) for name in FLAGS}
     return resolve(options.source, {**given, **fixed})
 
 
-def _cache(options: argparse.Namespace) -> Path | None:
-    return None if options.no_cache else options.cache or cache_dir()
+def _progress(options: argparse.Namespace) -> "Progress":
+    from irstd.compile.progress import Progress
+
+    return Progress(quiet=options.quiet)
 
 
-def _progress(options: argparse.Namespace) -> Any:
-    """Return what tells the stages: lines on a terminal, JSON lines otherwise; nothing with -q."""
+def _prepared(request: "Request") -> "Prepared":
+    from irstd.compile.prepare import prepare
+    from irstd.compile.sources import open_source
 
-    def tell(message: str) -> None:
-        if options.quiet:
-            return
-        line = message if sys.stderr.isatty() else canonical_json({"progress": message})
-        print(line, file=sys.stderr, flush=True)
-
-    return tell
+    source = request.settings.source
+    return prepare(open_source(source, request.cache_folder), source, request.cache_folder)
 
 
 def _build(options: argparse.Namespace) -> Outcome:
-    from irstd.compile.pipeline import run_build
+    from irstd.compile.pipeline import check_out, run_build
     from irstd.compile.summary import describe_build
 
-    settings = _settings(options)
-    _require_bundle_name(options.out)
-    if options.dry_run:
-        from irstd.compile.frame_sets import choose_frames
-        from irstd.compile.prepare import prepare
-        from irstd.compile.sources import open_source
+    if options.out.suffix != ".irstd":
+        raise UsageError(f"-o {options.out}: a bundle's name ends in .irstd")
+    request = _request(options)
+    if request.dry_run:
+        check_out(options.out)
+        return _rehearse(dataclasses.replace(request, no_cache=True), options.out)
+    result = run_build(request.settings, options.out, request.cache_folder, _progress(options))
+    report = {"bundle": str(result.path), "bundle_sha256": result.sha256, **result.report}
+    exit_code = 0 if result.verdict.passed else BudgetExceeded.exit_code
+    return Outcome(report, describe_build(result), exit_code)
 
-        frames = choose_frames(settings)
-        prepared = prepare(open_source(settings, None), settings, None)
-        report = {
-            "settings": settings.resolved(),
-            "input": prepared.spec,
-            "calibrate_frames": len(frames.calibrate),
-            "verify_frames": len(frames.verify),
-            "written": False,
-        }
-        plain = cli_plain(report)
-        return Outcome(plain, "\n".join(f"{key}: {value}" for key, value in plain.items()))
-    result = run_build(settings, options.out, _cache(options), _progress(options))
+
+def _rehearse(request: "Request", out: Path) -> Outcome:
+    from irstd.compile.frame_sets import choose_frames
+    from irstd.compile.summary import describe_input
+
+    settings = request.settings
+    frames = choose_frames(
+        settings.frames, calibrates=settings.calibrates, budget=bool(settings.budget)
+    )
+    prepared = _prepared(request)
     report = {
-        "bundle": str(result.path),
-        "bundle_sha256": result.sha256,
-        **result.report,
+        "settings": settings.resolved(),
+        "input": to_plain(prepared.spec),
+        "calibrate_frames": len(frames.calibrate),
+        "verify_frames": len(frames.verify),
+        "written": False,
     }
-    return Outcome(report, describe_build(result))
+    lines = [
+        f"{out}: would be built from {settings.source.name}, nothing was written",
+        *(f"{name}: {value}" for name, value in settings.resolved().items()),
+        describe_input(report["input"]),
+        f"{len(frames.calibrate)} frames calibrate, {len(frames.verify)} verify",
+    ]
+    return Outcome(report, "\n".join(lines))
 
 
 def _inspect(options: argparse.Namespace) -> Outcome:
@@ -184,73 +235,77 @@ def _inspect(options: argparse.Namespace) -> Outcome:
 
 def _verify(options: argparse.Namespace) -> Outcome:
     from irstd.compile.accuracy import parse_budget
-    from irstd.compile.summary import describe_verdict
+    from irstd.compile.summary import describe_verification
     from irstd.compile.verify import verify_bundle
 
-    budget = parse_budget(options.budget) if options.budget else {}
-    if budget and options.data is None:
-        raise UsageError("--budget needs labelled frames: give --data DIR")
-    if options.list is not None and options.data is None:
-        raise UsageError("--list needs --data DIR")
-    found = verify_bundle(options.bundle, options.data, options.list, budget)
-    report = cli_plain(found)
-    lines = [
-        f"{options.bundle}: sound, sha256 {found.bundle_sha256}",
-        f"FP32 graph: {found.reference}",
-        f"deployed in {found.engine}: {found.deployed}",
-        *([] if found.verdict is None else describe_verdict(found.verdict)),
-    ]
-    return Outcome(report, "\n".join(lines))
+    data, listed = getattr(options, "data", None), getattr(options, "list", None)
+    budget = parse_budget(options.budget) if "budget" in options else None
+    if data is None and (budget or listed):
+        raise UsageError(f"{'--budget' if budget else '--list'} needs --data DIR")
+    found = verify_bundle(
+        options.bundle,
+        Path(data) if data else None,
+        Path(listed) if listed else None,
+        budget,
+        _progress(options),
+    )
+    exit_code = 0 if found.passed else BudgetExceeded.exit_code
+    return Outcome(found.to_dict(), describe_verification(options.bundle, found), exit_code)
 
 
 def _distil(options: argparse.Namespace) -> Outcome:
     from irstd.compile.distil.config import load_config
 
     config = load_config(options.config)
-    try:
-        from irstd.compile.distil.train import distil
-    except ImportError as error:
-        from irstd.errors import MissingDependency
+    from irstd.compile.distil.train import distil
 
-        raise MissingDependency(
-            f"training needs {error.name}: pip install 'irstd-sdk[train]'"
-        ) from error
     best = distil(config, resume=options.resume)
     return Outcome({"weights": str(best)}, f"best weights: {best}")
 
 
 def _export(options: argparse.Namespace) -> Outcome:
-    from irstd.compile.prepare import prepare
-    from irstd.compile.sources import open_source
+    from irstd.compile.summary import describe_input
 
-    settings = _settings(options)
-    prepared = prepare(open_source(settings, _cache(options)), settings, _cache(options))
+    prepared = _prepared(_request(options))
     write_atomic(options.out, prepared.model.SerializeToString())
-    report = cli_plain({"onnx": str(options.out), "input": prepared.spec})
-    return Outcome(report, f"{options.out}: plain FP32 graph; the preprocessing is {report}")
+    report = {
+        "onnx": str(options.out),
+        "input": to_plain(prepared.spec),
+        "logits_from_sigmoid": prepared.had_sigmoid,
+    }
+    lines = [
+        f"{options.out}: plain FP32 graph, input (1, C, H, W), output (1, 1, H, W) logits",
+        describe_input(report["input"]),
+    ]
+    return Outcome(report, "\n".join(lines))
 
 
 def _calibrate(options: argparse.Namespace) -> Outcome:
     from irstd.compile.frame_sets import choose_frames, read_calibration
-    from irstd.compile.pipeline import calibrate_graph
-    from irstd.compile.prepare import prepare
+    from irstd.compile.lower import calibrate_graph
     from irstd.compile.quantize import plan_int8
-    from irstd.compile.sources import open_source
 
-    settings = _settings(options, precision="int8")
-    frames = choose_frames(settings)
-    prepared = prepare(open_source(settings, _cache(options)), settings, _cache(options))
-    plan = plan_int8(prepared.model, settings.form, settings.bit_depth)
-    read = read_calibration(frames.calibrate, prepared.spec)
-    table = calibrate_graph(prepared, plan, read, settings.calibration, _cache(options))
+    request = _request(options, precision=Precision.INT8.value)
+    settings = request.settings
+    frames = choose_frames(settings.frames, calibrates=True, budget=False).calibrate
+    prepared = _prepared(request)
+    table = calibrate_graph(
+        prepared,
+        plan_int8(prepared.model, settings.lowering.form, prepared.spec),
+        read_calibration(frames, prepared.spec),
+        settings.lowering.calibration,
+        request.cache_folder,
+        _progress(options),
+    )
     write_atomic(options.out, table.to_json())
     report = {
         "scales": str(options.out),
         "method": table.method,
-        "frames": [file.stem for file in frames.calibrate],
+        "frames": [file.stem for file in frames],
         "tensors": len(table.ranges),
     }
-    return Outcome(report, f"{options.out}: {len(table.ranges)} ranges by {table.method}")
+    text = f"{options.out}: {len(table.ranges)} ranges by {table.method} from {len(frames)} frames"
+    return Outcome(report, text)
 
 
 def _targets(options: argparse.Namespace) -> Outcome:
@@ -264,32 +319,34 @@ def _targets(options: argparse.Namespace) -> Outcome:
         for target in TARGETS.values()
     ]
     lines = [
-        f"{row['name']:22} {row['description']:28} engines: {', '.join(row['engines'])}"
-        for row in rows
+        f"{target.name:22} {target.description:28} engines: {', '.join(target.engines)}"
+        for target in TARGETS.values()
     ]
     return Outcome({"targets": rows}, "\n".join(lines))
 
 
 def _networks(options: argparse.Namespace) -> Outcome:
-    from irstd.compile.sources import shipped_names
+    from irstd.compile.shipped import shipped_names
 
     del options
     shipped = shipped_names()
-    rows = [
-        {
-            "name": spec.name,
-            "parameters": spec.parameters,
-            "macs": spec.macs,
-            "input": [1, spec.in_channels, *spec.default_size_hw],
-            "weights": "shipped" if spec.name in shipped else None,
-        }
-        for spec in NETWORKS.values()
-    ]
-    lines = [
-        f"{row['name']:8} {row['parameters']:>10,} parameters  {row['macs'] / 1e9:.3f} GMAC "
-        f"at {'x'.join(map(str, row['input'][1:]))}  weights: {row['weights'] or 'bring your own'}"
-        for row in rows
-    ]
+    rows, lines = [], []
+    for spec in NETWORKS.values():
+        size = [spec.in_channels, *spec.default_size_hw]
+        weights = "shipped" if spec.name in shipped else None
+        rows.append(
+            {
+                "name": spec.name,
+                "parameters": spec.parameters,
+                "macs": spec.macs,
+                "input": [1, *size],
+                "weights": weights,
+            }
+        )
+        lines.append(
+            f"{spec.name:8} {spec.parameters:>10,} parameters  {spec.macs / 1e9:.3f} GMAC at "
+            f"{'x'.join(map(str, size))}  weights: {weights or 'bring your own'}"
+        )
     return Outcome({"networks": rows}, "\n".join(lines))
 
 
@@ -300,18 +357,6 @@ def _doctor(options: argparse.Namespace) -> Outcome:
     findings = examine()
     report = {"findings": [dataclasses.asdict(finding) for finding in findings]}
     return Outcome(report, describe_findings(findings))
-
-
-def _require_bundle_name(path: Path) -> None:
-    if path.suffix != ".irstd":
-        raise UsageError(f"-o {path}: a bundle's name ends in .irstd")
-
-
-def cli_plain(value: Any) -> Any:
-    """Return dataclasses and paths as JSON values."""
-    from irstd.fingerprint import to_plain
-
-    return to_plain(value)
 
 
 if __name__ == "__main__":

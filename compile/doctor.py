@@ -1,4 +1,4 @@
-"""What this machine has and lacks for building and running bundles, and the command that mends it."""
+"""What this machine has and lacks for building and running bundles, and what mends it."""
 
 import dataclasses
 import importlib.util
@@ -6,8 +6,8 @@ import os
 import shutil
 from collections.abc import Sequence
 
-from irstd.fingerprint import environment
 from irstd.files import cache_dir
+from irstd.fingerprint import environment
 
 _LOW_DISK_GB = 1.0
 
@@ -67,9 +67,9 @@ def describe_findings(findings: Sequence[Finding]) -> str:
     """Return the findings as lines for people."""
     lines = []
     for finding in findings:
-        lines.append(f"{'ok     ' if finding.ok else 'missing'} {finding.name}: {finding.found}")
+        lines.append(f"{'ok   ' if finding.ok else 'to do'} {finding.name}: {finding.found}")
         if finding.fix:
-            lines.append(f"        {finding.fix}")
+            lines.append(f"      {finding.fix}")
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from irstd.compile.settings import (
     one_of,
 )
 from irstd.errors import UsageError
+from irstd.files import cache_dir
 from irstd.manifest_json import MAX_SIDE_PX
 from irstd.types import Fit, Precision
 
@@ -51,8 +52,7 @@ def parse_normalization(value: Any) -> Normalization:
         numbers = ()
     if len(numbers) not in (2, 6):
         raise UsageError(
-            "--normalize is MEAN,STD or M1,M2,M3,S1,S2,S3 in grey levels, or max; "
-            f"got {value!r}"
+            f"--normalize is MEAN,STD or M1,M2,M3,S1,S2,S3 in grey levels, or max; got {value!r}"
         )
     half = len(numbers) // 2
     return Normalization(numbers[:half], numbers[half:])
@@ -103,6 +103,7 @@ FLAGS: dict[str, Flag] = {
     "calibration": Flag(LoweringSettings, "calibration", str),
     "int8-form": Flag(LoweringSettings, "int8_form", str),
     "weights": Flag(SourceSettings, "weights", Path),
+    "input-norm-eps": Flag(SourceSettings, "input_norm_eps", float),
     "imgsz": Flag(SourceSettings, "imgsz", parse_size),
     "normalize": Flag(SourceSettings, "normalize", parse_normalization),
     "output": Flag(SourceSettings, "output", str),
@@ -136,6 +137,11 @@ class Request:
     cache: Path | None = None
     no_cache: bool = False
     dry_run: bool = False
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """Folder for stage results, None for none."""
+        return None if self.no_cache else self.cache or cache_dir()
 
 
 def resolve(source: str, flags: Mapping[str, Any]) -> Request:

@@ -130,7 +130,7 @@ def simulated_frames(spec: InputSpec, count: int, seed: int) -> list[Frame]:
         seed=seed,
     )
     size = np.s_[: spec.height, : spec.width]
-    return [np.ascontiguousarray(scene.frame[size]) for scene in simulate(config)]
+    return [scene.frame[size].copy() for scene in simulate(config)]
 
 
 def _listed(folder: Path | None, list_file: Path | None) -> list[LabelledFiles]:
@@ -162,5 +162,5 @@ def _cut(file: LabelledFiles, spec: InputSpec) -> Frame:
         int(np.clip(at - side // 2, 0, max(0, extent - side)))
         for at, side, extent in zip(middle, (spec.height, spec.width), frame.shape, strict=True)
     )
-    cut: Frame = np.ascontiguousarray(frame[top : top + spec.height, left : left + spec.width])
+    cut: Frame = frame[top : top + spec.height, left : left + spec.width].copy()
     return cut

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,10 @@ class Parity:
             and self.max_abs_error <= self.tolerance.worst * scale
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and `passed` as JSON values."""
+        return dataclasses.asdict(self) | {"passed": self.passed}
+
     def __str__(self) -> str:
         return (
             f"mean error {self.mean_abs_error:.2g}, worst {self.max_abs_error:.2g} "
@@ -74,7 +79,7 @@ def compare_logits(
     wanted: Sequence[NDArray[np.float32]],
     precision: Precision,
 ) -> Parity:
-    """Compare logit maps frame by frame.
+    """Compare logit maps, all frames together.
 
     Args:
         got: (H, W) maps of the engine.
@@ -86,9 +91,7 @@ def compare_logits(
     """
     if not wanted or [a.shape for a in got] != [b.shape for b in wanted]:
         raise InputError(f"{len(got)} and {len(wanted)} logit maps, or of different shapes")
-    errors = [
-        np.abs(a.astype(np.float64) - b).ravel() for a, b in zip(got, wanted, strict=True)
-    ]
+    errors = [np.abs(a.astype(np.float64) - b).ravel() for a, b in zip(got, wanted, strict=True)]
     error = np.concatenate(errors)
     span = max(float(b.max()) for b in wanted) - min(float(b.min()) for b in wanted)
     return Parity(float(error.mean()), float(error.max()), span, TOLERANCES[precision])

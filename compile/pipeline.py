@@ -1,74 +1,37 @@
 """The build, stage after stage. Each stage is a function that can be called alone."""
 
 import dataclasses
-import io
-import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
+import errno
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from irstd.bundle import write_bundle
-from irstd.calibration.calibrate import calibrate
-from irstd.calibration.scales import ScaleTable
-from irstd.calibration.tap import expose_tensors
-from irstd.compile.accuracy import Verdict, judge
-from irstd.compile.builders.cpu import choose_engine, reference_outputs
-from irstd.compile.cache import cached
+from irstd.compile.accuracy import Verdict
+from irstd.compile.assemble import deployed_member, make_manifest, make_members
+from irstd.compile.builders.cpu import REFERENCE, EngineTrials, choose_engine, reference_outputs
 from irstd.compile.frame_sets import (
-    FrameSets,
     choose_frames,
     golden_frames,
     input_tensors,
     read_calibration,
 )
-from irstd.compile.half import to_float16
-from irstd.compile.legalise import legalise
-from irstd.compile.opset import to_opset19
-from irstd.compile.parity import TOLERANCES
+from irstd.compile.lower import Lowered, lower
+from irstd.compile.measure import measure_accuracy
 from irstd.compile.prepare import Prepared, prepare
-from irstd.compile.quantize import QuantizationPlan, plan_int8, quantize, tensors_to_calibrate
-from irstd.compile.settings import BuildSettings
-from irstd.compile.sources import Source, open_source
+from irstd.compile.progress import SILENT, Progress
+from irstd.compile.report import make_report
+from irstd.compile.settings import BuildSettings, LoweringSettings
+from irstd.compile.sources import open_source
 from irstd.errors import BudgetExceeded, UsageError
-from irstd.files import sha256_hex
-from irstd.fingerprint import environment
-from irstd.frames import Frame
-from irstd.manifest import EngineChoice, Manifest
-from irstd.runtime.frame_runner import FrameRunner
+from irstd.manifest import Manifest
 from irstd.runtime.preprocess import Preprocessor
-from irstd.runtime.sessions import open_session
 from irstd.targets import find_target
 from irstd.types import Precision
-from irstd.version import __version__
-
-_log = logging.getLogger(__name__)
-
-REFERENCE_MEMBER = "model.onnx"
-THRESHOLD = 0.5
-
-Progress = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Lowered:
-    """A graph in its deployed precision.
-
-    Attributes:
-        model: Serialized.
-        scales: The ranges it was quantized with, None for floating point.
-        plan: Which convolutions compute in INT8, None for floating point.
-        kept_float32: Nodes of an FP16 graph that stay in FP32, with reasons.
-    """
-
-    model: bytes
-    scales: ScaleTable | None
-    plan: QuantizationPlan | None
-    kept_float32: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +54,7 @@ class BuildResult:
 
 
 def run_build(
-    settings: BuildSettings, out: Path, cache: Path | None, progress: Progress = _log.info
+    settings: BuildSettings, out: Path, cache: Path | None, progress: Progress = SILENT
 ) -> BuildResult:
     """Build a bundle.
 
@@ -99,51 +62,75 @@ def run_build(
         settings: What to build.
         out: The bundle's path; written whole or not at all.
         cache: Folder for stage results, None for none.
-        progress: Told what is being done, one line a stage.
+        progress: Told of each stage, and of the frames within it.
 
     Raises:
         BudgetExceeded: Accuracy is out of budget; `out` is written only with `settings.keep`.
         ParityFailed: No engine computes what the graph says.
         IrstdError: See the stages.
     """
-    progress("loading the source")
-    source = open_source(settings, cache)
-    frames = choose_frames(settings)
-    progress("rewriting the graph")
-    prepared = prepare(source, settings, cache)
-    preprocessor = Preprocessor(prepared.spec)
-    integer = settings.precision is Precision.INT8
-    calibration = read_calibration(frames.calibrate, prepared.spec) if integer else []
-    golden = golden_frames(frames.verify, prepared.spec, settings.seed)
-    golden_inputs = [x.copy() for x in input_tensors(golden, preprocessor)]
-    refuse_probabilities(prepared, settings, golden_inputs)
-    progress(f"lowering to {settings.precision.value}")
-    lowered = lower(prepared, settings, calibration, cache)
-    progress("trying engines")
-    engines = build_engines(lowered, settings, golden_inputs)
-    progress(f"verifying on {len(frames.verify)} frames")
-    verdict = verify_accuracy(prepared, lowered, engines, frames, settings)
-    manifest = _manifest(source, prepared, settings, engines)
-    report = _report(settings, frames, prepared, lowered, engines, verdict)
+    check_out(out)
+    frames = choose_frames(
+        settings.frames, calibrates=settings.calibrates, budget=bool(settings.budget)
+    )
+    progress.stage("loading the source")
+    source = open_source(settings.source, cache)
+    progress.stage("rewriting the graph")
+    prepared = prepare(source, settings.source, cache)
+    golden = golden_frames(frames.verify, prepared.spec, settings.frames.seed)
+    inputs = [x.copy() for x in input_tensors(golden, Preprocessor(prepared.spec))]
+    refuse_probabilities(prepared, settings.source.output, inputs)
+    progress.stage(f"lowering to {settings.lowering.precision.value}")
+    seen = read_calibration(frames.calibrate, prepared.spec) if frames.calibrate else golden
+    lowered = lower(prepared, settings.lowering, seen, cache, progress)
+    progress.stage("trying engines")
+    trials = build_engines(lowered, settings.lowering, inputs)
+    progress.stage(f"verifying on {len(frames.verify)} frames")
+    verdict = measure_accuracy(
+        frames.verify, prepared, lowered, trials.evaluator, settings.budget, cache, progress
+    )
     if verdict.violations and not settings.keep:
         raise BudgetExceeded(
             f"{'; '.join(verdict.violations)}; {out} was not written (--keep writes it)"
         )
-    progress(f"writing {out}")
-    members = _members(prepared, lowered, manifest, golden, golden_inputs, report)
-    digest = write_bundle(out, manifest, members)
+    progress.stage(f"writing {out}")
+    report = make_report(settings, frames, prepared, lowered, trials, verdict)
+    manifest = make_manifest(source, prepared, settings, trials)
+    digest = write_bundle(out, manifest, make_members(prepared, lowered, golden, report))
     return BuildResult(out, digest, manifest, verdict, report)
 
 
+def check_out(out: Path) -> None:
+    """Refuse a path that cannot be written before an hour is spent on what should go there.
+
+    Raises:
+        OSError: It is a folder, or lies under a file or in a folder that is not writable.
+    """
+    if out.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out))
+    folder = out.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 def refuse_probabilities(
-    prepared: Prepared, settings: BuildSettings, inputs: Sequence[NDArray[np.float32]]
+    prepared: Prepared, output: str, inputs: Sequence[NDArray[np.float32]]
 ) -> None:
     """Refuse a graph that seems to end in probabilities without a Sigmoid to remove.
+
+    Args:
+        prepared: The plain graph.
+        output: What the user says that it computes, one of OUTPUT_KINDS.
+        inputs: Tensors to try it on.
 
     Raises:
         UsageError: Every output lies in [0, 1], and nobody said that these are logits.
     """
-    if settings.output != "auto" or prepared.had_sigmoid:
+    if output != "auto" or prepared.had_sigmoid:
         return
     outputs = reference_outputs(prepared.model.SerializeToString(), inputs)
     if all(output.min() >= 0 and output.max() <= 1 for output in outputs):
@@ -153,185 +140,27 @@ def refuse_probabilities(
         )
 
 
-def lower(
-    prepared: Prepared, settings: BuildSettings, frames: Sequence[Frame], cache: Path | None
-) -> Lowered:
-    """Bring the plain graph into the target's form and the asked precision.
+def build_engines(
+    lowered: Lowered, settings: LoweringSettings, inputs: Sequence[NDArray[np.float32]]
+) -> EngineTrials:
+    """Build for the target's engines; nothing where the engine is built on the device itself.
 
     Args:
-        prepared: The plain FP32 graph.
-        settings: Target, precision, calibration.
-        frames: Calibration frames; used for INT8 only.
-        cache: Folder for stage results, None for none.
+        lowered: The deployed graph.
+        settings: Target and form.
+        inputs: Tensors to compare and time on.
 
     Raises:
-        CalibrationError: The frames give no usable ranges.
+        MissingDependency: None of the target's engines is installed.
+        ParityFailed: None computes what the graph says.
     """
     target = find_target(settings.target)
-    plain = prepared.model
-    if settings.precision is Precision.FP32:
-        return Lowered(legalise(plain, target).SerializeToString(), None, None, {})
-    if settings.precision is Precision.FP16:
-        half, reasons = to_float16(legalise(plain, target))
-        return Lowered(half.SerializeToString(), None, None, reasons)
-    plan = plan_int8(plain, settings.form, settings.bit_depth)
-    scales = calibrate_graph(prepared, plan, frames, settings.calibration, cache)
-    integer = quantize(
-        legalise(to_opset19(plain), target), scales, plan, prepared.image_range
-    )
-    onnx.checker.check_model(integer, full_check=True)
-    return Lowered(integer.SerializeToString(), scales, plan, {})
-
-
-def calibrate_graph(
-    prepared: Prepared,
-    plan: QuantizationPlan,
-    frames: Sequence[Frame],
-    method: str,
-    cache: Path | None,
-) -> ScaleTable:
-    """Run the plain graph on frames and choose a range for each activation that needs one."""
-    names = tensors_to_calibrate(prepared.model, plan)
-    tapped = expose_tensors(prepared.model, names).SerializeToString()
-    preprocessor = Preprocessor(prepared.spec)
-
-    def compute() -> bytes:
-        session = open_session("onnxruntime", tapped)
-        try:
-            table = calibrate(session, names, lambda: input_tensors(frames, preprocessor), method)
-        finally:
-            session.close()
-        return table.to_json().encode()
-
-    seen = sha256_hex(b"".join(sha256_hex(frame.tobytes()).encode() for frame in frames))
-    spec = dataclasses.asdict(prepared.spec)
-    return ScaleTable.from_json(cached(cache, "scales", (tapped, spec, seen, method), compute))
-
-
-def build_engines(
-    lowered: Lowered, settings: BuildSettings, inputs: Sequence[NDArray[np.float32]]
-) -> tuple[EngineChoice, ...]:
-    """Build for the target's engines; empty where the engine is built on the device itself."""
-    target = find_target(settings.target)
     if target.portable:
-        return ()
+        return EngineTrials()
     preference = [*target.engines]
-    if settings.precision is Precision.INT8 and settings.form != target.int8_form:
+    if lowered.precision is Precision.INT8 and settings.form != target.int8_form:
         # A signed graph on a CPU is there to be evaluated: where instructions saturate, computing
         # node by node is the only engine that does it right.
-        preference.append("reference")
-    member = deployed_member(settings.precision)
-    return choose_engine(lowered.model, member, inputs, settings.precision, preference)
-
-
-def verify_accuracy(
-    prepared: Prepared,
-    lowered: Lowered,
-    engines: Sequence[EngineChoice],
-    frames: FrameSets,
-    settings: BuildSettings,
-) -> Verdict:
-    """Score the deployed graph against FP32 as deployed: same size, padding and tiles."""
-    chosen = next((choice.session for choice in engines if choice.chosen), "reference")
-    fp32 = open_session("onnxruntime", prepared.model.SerializeToString())
-    deployed = open_session(chosen, lowered.model)
-    try:
-        return judge(
-            frames.verify,
-            FrameRunner(fp32, prepared.spec).logits,
-            FrameRunner(deployed, prepared.spec).logits,
-            THRESHOLD,
-            settings.budget,
-        )
-    finally:
-        fp32.close()
-        deployed.close()
-
-
-def deployed_member(precision: Precision) -> str:
-    """Return the member that holds the deployed graph."""
-    return f"model.{precision.value}.onnx"
-
-
-def _manifest(
-    source: Source,
-    prepared: Prepared,
-    settings: BuildSettings,
-    engines: tuple[EngineChoice, ...],
-) -> Manifest:
-    integer = settings.precision is Precision.INT8
-    return Manifest(
-        network=source.network,
-        input=prepared.spec,
-        threshold=THRESHOLD,
-        precision=settings.precision,
-        target=settings.target,
-        model=deployed_member(settings.precision),
-        reference=REFERENCE_MEMBER,
-        engines=engines,
-        global_pooling=source.global_pooling,
-        calibration=settings.calibration if integer else None,
-        int8_form=settings.form if integer else None,
-        licences=source.licences,
-        resolved=settings.resolved(),
-        sdk_version=__version__,
-    )
-
-
-def _report(
-    settings: BuildSettings,
-    frames: FrameSets,
-    prepared: Prepared,
-    lowered: Lowered,
-    engines: Sequence[EngineChoice],
-    verdict: Verdict,
-) -> dict[str, Any]:
-    plan = lowered.plan
-    return {
-        "settings": settings.resolved(),
-        "environment": environment(),
-        "calibrated_on": [file.stem for file in frames.calibrate],
-        "verified_on": [file.stem for file in frames.verify],
-        "logits_from_sigmoid": prepared.had_sigmoid,
-        "int8_nodes": list(plan.int8_nodes) if plan else [],
-        "float_nodes": dict(plan.float_nodes) if plan else dict(lowered.kept_float32),
-        "engines": [dataclasses.asdict(choice) for choice in engines],
-        "verdict": verdict_report(verdict),
-    }
-
-
-def verdict_report(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as JSON values."""
-    return dataclasses.asdict(verdict) | {"passed": verdict.passed}
-
-
-def _members(
-    prepared: Prepared,
-    lowered: Lowered,
-    manifest: Manifest,
-    golden: Sequence[Frame],
-    inputs: Sequence[NDArray[np.float32]],
-    report: Mapping[str, Any],
-) -> dict[str, bytes]:
-    plain = prepared.model.SerializeToString()
-    members = {REFERENCE_MEMBER: plain, manifest.model: lowered.model}
-    if lowered.scales is not None:
-        members["scales.json"] = lowered.scales.to_json().encode()
-    pairs = zip(
-        golden, reference_outputs(plain, inputs), reference_outputs(lowered.model, inputs),
-        strict=True,
-    )  # fmt: skip
-    for index, (frame, reference, deployed) in enumerate(pairs):
-        members[f"golden/frame_{index:03d}.npy"] = _npy(frame)
-        members[f"golden/logits_{index:03d}.npy"] = _npy(reference)
-        members[f"golden/deployed_{index:03d}.npy"] = _npy(deployed)
-    tolerance = dataclasses.asdict(TOLERANCES[manifest.precision])
-    members["golden/tolerance.json"] = json.dumps(tolerance).encode()
-    members["report.json"] = json.dumps(report, allow_nan=False).encode()
-    return members
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+        preference.append(REFERENCE)
+    member = deployed_member(lowered.precision)
+    return choose_engine(lowered.model, member, inputs, lowered.precision, preference)

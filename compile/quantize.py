@@ -48,6 +48,7 @@ class Int8Form:
     residual_additions: bool
 
 
+# By the names in irstd.manifest_json.INT8_FORMS.
 FORMS: dict[str, Int8Form] = {
     "cpu": Int8Form(0, 255, np.uint8, symmetric=False, residual_additions=False),
     "nvidia": Int8Form(-127, 127, np.int8, symmetric=True, residual_additions=True),
@@ -238,7 +239,9 @@ def _activation_pair(
 ) -> tuple[list[onnx.NodeProto], str]:
     """Return Q and DQ of an activation, and the name of their result."""
     scale, zero = scale_and_zero(found, FORMS[form])
-    parameters = [add_constant(out, f"{name}_scale", scale), add_constant(out, f"{name}_zero", zero)]
+    parameters = [fresh_name(out, f"{name}_{kind}") for kind in ("scale", "zero")]
+    for parameter, value in zip(parameters, (scale, zero), strict=True):
+        out.graph.initializer.append(numpy_helper.from_array(value, parameter))
     codes, result = fresh_name(out, f"{name}_int8"), fresh_name(out, f"{name}_dequantized")
     pair = [
         helper.make_node("QuantizeLinear", [name, *parameters], [codes], f"{codes}_q"),

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from irstd.calibration.observers import METHODS
-from irstd.compile.quantize import FORMS
+from irstd.compile.checkpoint import DEFAULT_INPUT_NORM_EPS
 from irstd.errors import UsageError
+from irstd.manifest_json import INT8_FORMS
 from irstd.targets import find_target
 from irstd.types import BIT_DEPTHS, Fit, Precision
 
@@ -68,6 +69,8 @@ class SourceSettings:
     Attributes:
         name: A network name or the path of an .onnx file.
         weights: Checkpoint for a named network; None takes the shipped one.
+        input_norm_eps: Of the BatchNorm on the raw input of a public checkpoint, in (0, 1), which
+            its file cannot tell (docs/adr/0008-input-norm-eps.md).
         imgsz: (height, width) px; None takes the source's.
         normalize: None takes what the weights say.
         output: One of OUTPUT_KINDS.
@@ -77,6 +80,7 @@ class SourceSettings:
 
     name: str
     weights: Path | None = None
+    input_norm_eps: float = DEFAULT_INPUT_NORM_EPS
     imgsz: tuple[int, int] | None = None
     normalize: Normalization | None = None
     output: str = "auto"
@@ -86,6 +90,8 @@ class SourceSettings:
     def __post_init__(self) -> None:
         one_of("--output", self.output, OUTPUT_KINDS)
         one_of("--bit-depth", self.bit_depth, BIT_DEPTHS)
+        if not 0 < self.input_norm_eps < 1:
+            raise UsageError(f"--input-norm-eps: got {self.input_norm_eps}, wanted 0 < eps < 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +131,7 @@ class LoweringSettings:
         target: Key of TARGETS.
         precision: Of the deployed graph.
         calibration: Key of METHODS.
-        int8_form: Key of FORMS; None takes the target's.
+        int8_form: One of INT8_FORMS; None takes the target's.
     """
 
     target: str = "cpu"
@@ -138,7 +144,7 @@ class LoweringSettings:
         one_of("--calibration", self.calibration, tuple(METHODS))
         if self.int8_form is None:
             return
-        one_of("--int8-form", self.int8_form, tuple(FORMS))
+        one_of("--int8-form", self.int8_form, INT8_FORMS)
         if target.int8_form == "nvidia" and self.int8_form == "cpu":
             raise UsageError(
                 f"--int8-form cpu cannot run on {self.target}: its engines take symmetric "
@@ -147,7 +153,7 @@ class LoweringSettings:
 
     @property
     def form(self) -> str:
-        """Key of FORMS that an INT8 graph takes."""
+        """The one of INT8_FORMS that an INT8 graph takes."""
         return self.int8_form or find_target(self.target).int8_form
 
 
@@ -170,10 +176,15 @@ class BuildSettings:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        if self.lowering.precision is Precision.INT8 and self.frames.data is None:
+        if self.calibrates and self.frames.data is None:
             raise UsageError("--precision int8 needs --data DIR: frames to calibrate on")
         if self.budget and self.frames.data is None and self.frames.verify_data is None:
             raise UsageError("--budget needs labelled frames to verify on: --data DIR")
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the precision needs frames to calibrate on."""
+        return self.lowering.precision is Precision.INT8
 
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON values, paths without folders; stored in the bundle."""

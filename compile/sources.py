@@ -66,12 +66,12 @@ def open_source(settings: SourceSettings, cache: Path | None = None) -> Source:
         )
     if settings.weights is not None:
         raise UsageError("--weights goes with a network name; an .onnx file holds its own weights")
+    found = load_onnx_source(path, settings.imgsz)
     if settings.normalize is None:
         raise UsageError(
             f"{path}: say how its training normalised frames, in grey levels: "
             "--normalize MEAN,STD (or M1,M2,M3,S1,S2,S3, or max)"
         )
-    found = load_onnx_source(path, settings.imgsz)
     return Source(
         path.stem, found.model, settings.normalize, found.size_hw, found.pools_globally, {}
     )
@@ -92,7 +92,8 @@ def _shipped(spec: NetworkSpec, settings: SourceSettings) -> Source:
     content = read_shipped(spec.name)
     if content is None:
         raise UsageError(
-            f"no weights of {spec.name} are shipped (shipped: {shipped_names()}); "
+            f"no weights of {spec.name} are shipped (there are: "
+            f"{', '.join(shipped_names()) or 'none'}); "
             "give them with --weights FILE"
         )
     model = onnx.load_model_from_string(content)
@@ -115,8 +116,12 @@ def _from_checkpoint(
     if not weights.is_file():
         raise CheckpointError(f"{weights}: no such file; wanted the weights of {spec.name}")
     digest = sha256_of_file(weights)
+    eps = settings.input_norm_eps
     content = cached(
-        cache, "export", (spec.name, digest, weights.suffix), lambda: _export(spec, weights)
+        cache,
+        "export",
+        (spec.name, digest, weights.suffix, eps),
+        lambda: _export(spec, weights, eps),
     )
     model = onnx.load_model_from_string(content)
     facts = {item.key: item.value for item in model.metadata_props}
@@ -129,16 +134,14 @@ def _from_checkpoint(
             f"{weights}: the file does not say how its training normalised frames; give it in "
             "grey levels: --normalize MEAN,STD (or M1,M2,M3,S1,S2,S3, or max)"
         )
-    return Source(
-        spec.name, model, normalization, spec.default_size_hw, spec.global_pooling, {}
-    )
+    return Source(spec.name, model, normalization, spec.default_size_hw, spec.global_pooling, {})
 
 
-def _export(spec: NetworkSpec, weights: Path) -> bytes:
+def _export(spec: NetworkSpec, weights: Path, input_norm_eps: float) -> bytes:
     from irstd.compile.checkpoint import load_checkpoint
     from irstd.compile.export import export
 
-    checkpoint = load_checkpoint(spec.name, weights)
+    checkpoint = load_checkpoint(spec.name, weights, input_norm_eps=input_norm_eps)
     model = export(checkpoint.module, checkpoint.options.in_channels)
     if checkpoint.normalize is not None:
         facts = {NORMALIZE_KEY: json.dumps(checkpoint.normalize)}

@@ -1,25 +1,34 @@
 """What the compile command tells people, and the report of `inspect`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irstd.bundle import read_bundle
 from irstd.compile.accuracy import BUDGET_METRICS, Verdict
-from irstd.compile.pipeline import BuildResult
+from irstd.compile.report import read_report
 from irstd.errors import BundleCorrupt
 from irstd.fingerprint import to_plain
 
+if TYPE_CHECKING:
+    from irstd.compile.pipeline import BuildResult
+    from irstd.compile.verify import Verification
 
-def describe_build(result: BuildResult) -> str:
+_TILING = {
+    True: "changes the result a little: a gate pools over the whole input",
+    False: "equals the full frame: no global pooling",
+    None: "may change the result: not known whether it pools globally",
+}
+
+
+def describe_build(result: "BuildResult") -> str:
     """Return what was built, engine by engine, and how accurate it is."""
     spec = result.manifest.input
     size_mb = result.path.stat().st_size / 2**20
     lines = [
         f"{result.path}: {result.manifest.network} {result.manifest.precision.value} "
         f"{spec.height}x{spec.width} for {result.manifest.target}, {size_mb:.1f} MiB",
-        *_engine_lines(to_plain(result.manifest.engines)),
+        *_engine_lines(to_plain(result.manifest.engines), result.report["engines_refused"]),
         *describe_verdict(result.verdict),
     ]
     return "\n".join(lines)
@@ -48,6 +57,31 @@ def describe_verdict(verdict: Verdict) -> list[str]:
     return lines
 
 
+def describe_verification(path: Path, found: "Verification") -> str:
+    """Return what `verify` found as lines for people."""
+    lines = [
+        f"{path}: sound, sha256 {found.bundle_sha256}",
+        f"FP32 graph: {found.reference}",
+        f"deployed in {found.engine}: {found.deployed}",
+    ]
+    if found.verdict is not None:
+        lines += describe_verdict(found.verdict)
+    elif found.built_within_budget is False:
+        lines.append("budget: VIOLATED when it was built, and kept by --keep")
+    return "\n".join(lines)
+
+
+def describe_input(spec: Mapping[str, Any]) -> str:
+    """Return an InputSpec, as JSON values, as one line."""
+    affines = zip(spec["scale"], spec["offset"], strict=True)
+    levels = "frame / its maximum" if spec["per_frame_max"] else "grey level"
+    return (
+        f"input: {len(spec['scale'])} x {spec['height']} x {spec['width']}, {spec['bit_depth']} "
+        f"bit, {spec['fit']}; channel = {levels} * scale + offset: "
+        + ", ".join(f"{scale:.6g} {offset:+.6g}" for scale, offset in affines)
+    )
+
+
 def inspect_report(path: Path) -> dict[str, Any]:
     """Return what is inside a bundle: manifest, members, layers and their precision, verdict.
 
@@ -55,32 +89,41 @@ def inspect_report(path: Path) -> dict[str, Any]:
         BundleError: The file is not sound.
     """
     bundle = read_bundle(path)
-    manifest: dict[str, Any] = to_plain(bundle.manifest)
-    stored: dict[str, Any] = {}
-    if "report.json" in bundle.members:
-        try:
-            stored = json.loads(bundle.read("report.json"))
-        except ValueError as error:
-            raise BundleCorrupt(f"{path}: report.json is not JSON ({error})") from error
+    stored = read_report(bundle)
+
+    def part(key: str, kind: type) -> Any:
+        value = stored.get(key, kind())
+        if not isinstance(value, kind):
+            raise BundleCorrupt(f"{path}: report.json: {key} is no {kind.__name__}")
+        return value
+
     return {
         "bundle": str(path),
         "bundle_sha256": bundle.sha256,
-        "manifest": manifest,
+        "manifest": to_plain(bundle.manifest),
         "members": to_plain(bundle.members),
-        "layers": layer_precisions(bundle.read(bundle.manifest.model)),
-        "kept_in_float": stored.get("float_nodes", {}),
-        "verdict": stored.get("verdict"),
-        "environment": stored.get("environment"),
-        "calibrated_on": stored.get("calibrated_on", []),
-        "verified_on": stored.get("verified_on", []),
+        "layers": layer_precisions(bundle.read(bundle.manifest.model), str(path)),
+        "kept_in_float": part("float_nodes", dict),
+        "engines_refused": part("engines_refused", dict),
+        "verdict": part("verdict", dict) or None,
+        "environment": part("environment", dict),
+        "calibrated_on": part("calibrated_on", list),
+        "verified_on": part("verified_on", list),
     }
 
 
-def layer_precisions(model: bytes) -> list[dict[str, str]]:
-    """Return each convolution and matrix product of a graph with the precision it asks for."""
+def layer_precisions(model: bytes, origin: str) -> list[dict[str, str]]:
+    """Return each convolution and matrix product of a graph with the precision it asks for.
+
+    Raises:
+        BundleCorrupt: Not an ONNX graph; names `origin`.
+    """
     import onnx
 
-    graph = onnx.load_model_from_string(model).graph
+    try:
+        graph = onnx.load_model_from_string(model).graph
+    except Exception as error:  # protobuf's DecodeError, which it offers without types
+        raise BundleCorrupt(f"{origin}: its graph is not ONNX ({error})") from error
     producers = {name: node for node in graph.node for name in node.output}
     kinds = {constant.name: constant.data_type for constant in graph.initializer}
     rows = []
@@ -98,46 +141,51 @@ def layer_precisions(model: bytes) -> list[dict[str, str]]:
 def describe_bundle(report: Mapping[str, Any]) -> str:
     """Return the report of `inspect` as lines for people."""
     manifest = report["manifest"]
-    spec = manifest["input"]
     counts: dict[str, int] = {}
     for layer in report["layers"]:
         counts[layer["precision"]] = counts.get(layer["precision"], 0) + 1
-    pooling = {
-        True: "changes the result a little: a gate pools over the whole input",
-        False: "equals the full frame: no global pooling",
-        None: "may change the result: not known whether it pools globally",
-    }[manifest["global_pooling"]]
     lines = [
         f"{report['bundle']}: {manifest['network']} {manifest['precision']} for "
         f"{manifest['target']}, written by irstd {manifest['sdk_version']}",
         f"sha256 {report['bundle_sha256']}",
-        f"input {spec['height']}x{spec['width']}, {spec['bit_depth']} bit, {spec['fit']}; "
-        f"threshold {manifest['threshold']}",
-        f"tiling and padding: {pooling}",
+        f"{describe_input(manifest['input'])}; threshold {manifest['threshold']}",
+        f"tiling and padding: {_TILING[manifest['global_pooling']]}",
         "layers asked for: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())),
-        *(f"  {name} in float: {why}" for name, why in report["kept_in_float"].items()),
-        *_engine_lines(manifest["engines"]),
+        *(f"  {name} stays in float: {why}" for name, why in report["kept_in_float"].items()),
+        *_engine_lines(manifest["engines"], report["engines_refused"]),
     ]
     if manifest["calibration"]:
         frames = len(report["calibrated_on"])
         form = manifest["int8_form"]
         lines.append(f"calibrated by {manifest['calibration']} on {frames} frames, {form} form")
     lines += [f"licence of {what}: {text}" for what, text in manifest["licences"].items()]
-    verdict = report["verdict"] or {}
-    if verdict.get("accuracy"):
-        change = verdict["accuracy"]["change"]
-        lines.append(
-            "change against fp32: " + ", ".join(f"{n} {change[n]:+.2f}" for n in BUDGET_METRICS)
-        )
-    return "\n".join(lines)
+    lines += _change_lines(report["verdict"] or {})
+    return "\n".join(_printable(line) for line in lines)
 
 
-def _engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _change_lines(verdict: Mapping[str, Any]) -> list[str]:
+    accuracy = verdict.get("accuracy")
+    change = accuracy.get("change") if isinstance(accuracy, Mapping) else None
+    if not isinstance(change, Mapping):
+        return ["accuracy: not measured"]
+    told = [f"{name} {change[name]:+.2f}" for name in BUDGET_METRICS
+            if isinstance(change.get(name), float)]  # fmt: skip
+    state = "" if verdict.get("passed") is not False else "; budget VIOLATED"
+    return [f"change against fp32: {', '.join(told)}{state}"]
+
+
+def _engine_lines(engines: Sequence[Mapping[str, Any]], refused: Mapping[str, Any]) -> list[str]:
     if not engines:
         return ["engine: portable, it is built on the device"]
-    return [
+    lines = [
         f"engine {'*' if engine['chosen'] else ' '} {engine['library']}: "
         + (f"{engine['median_ms']:.2f} ms, " if engine["median_ms"] is not None else "")
         + engine["reason"]
         for engine in engines
     ]
+    return lines + [f"engine   {name}: did not run: {why}" for name, why in refused.items()]
+
+
+def _printable(line: str) -> str:
+    """Replace what would act on a terminal: names and reports come out of a foreign file."""
+    return "".join(character if character.isprintable() else "?" for character in line)

@@ -1,23 +1,40 @@
-"""Does a bundle still compute what it did when it was built, here and now?"""
+"""Does a bundle still compute what it did when it was built, here and now?
+
+Needs neither onnx nor torch: it runs where the bundle runs.
+"""
 
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from irstd.bundle import Bundle, read_bundle
-from irstd.compile.accuracy import Verdict, judge
+from irstd.compile.accuracy import (
+    Verdict,
+    check_budget,
+    is_labelled,
+    judge,
+    score_frames,
+    unmeasured,
+)
+from irstd.compile.frame_sets import read_checked
 from irstd.compile.parity import Parity, Tolerance, compare_logits
-from irstd.errors import BudgetExceeded, BundleCorrupt, ParityFailed
-from irstd.frames import Frame, list_labelled
-from irstd.runtime.detector import open_bundle
+from irstd.compile.progress import SILENT, Progress
+from irstd.compile.report import read_report
+from irstd.errors import BundleCorrupt, ParityFailed, UsageError
+from irstd.frames import Frame, LabelledFiles, list_labelled
+from irstd.runtime.detector import Detector, open_bundle
 from irstd.runtime.frame_runner import FrameRunner
 from irstd.runtime.sessions import open_session
 from irstd.types import Precision
+
+_FP32_ENGINE = "onnxruntime"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +47,7 @@ class Verification:
         reference: Parity of the plain FP32 graph with the golden logits.
         deployed: Parity of the deployed graph, in the chosen engine, with the golden logits.
         verdict: Accuracy on data; None without data.
+        built_within_budget: Whether the build kept its own budget; None where nobody measured.
     """
 
     bundle_sha256: str
@@ -37,6 +55,26 @@ class Verification:
     reference: Parity
     deployed: Parity
     verdict: Verdict | None
+    built_within_budget: bool | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether accuracy is within budget: on the data given, else as the build found it."""
+        if self.verdict is not None:
+            return self.verdict.passed
+        return self.built_within_budget is not False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and `passed` as JSON values."""
+        return {
+            "bundle_sha256": self.bundle_sha256,
+            "engine": self.engine,
+            "reference": self.reference.to_dict(),
+            "deployed": self.deployed.to_dict(),
+            "verdict": None if self.verdict is None else self.verdict.to_dict(),
+            "built_within_budget": self.built_within_budget,
+            "passed": self.passed,
+        }
 
 
 def verify_bundle(
@@ -44,6 +82,7 @@ def verify_bundle(
     data: Path | None = None,
     list_file: Path | None = None,
     budget: Mapping[str, float] | None = None,
+    progress: Progress = SILENT,
 ) -> Verification:
     """Check hashes, golden frames and, with data, accuracy against FP32.
 
@@ -51,55 +90,131 @@ def verify_bundle(
         path: The bundle.
         data: Data folder to score both graphs on.
         list_file: Restricts `data`.
-        budget: Allowed change; needs labelled data.
+        budget: Allowed change; needs labelled data. None takes the build's.
+        progress: Told of each frame.
 
     Raises:
         BundleError: The file is not sound, or not for this machine.
         ParityFailed: A golden frame disagrees.
-        BudgetExceeded: Accuracy is out of budget.
+        UsageError: A budget on unlabelled data.
     """
     bundle = read_bundle(path)
-    tolerance, frames = _tolerance(bundle), _golden(bundle, "frame")
-    session = open_session("onnxruntime", bundle.read(bundle.manifest.reference))
-    fp32 = FrameRunner(session, bundle.manifest.input).logits
+    files = [] if data is None else list_labelled(data, list_file)
+    if budget and not is_labelled(files):
+        raise UsageError("--budget needs labelled frames: give --data DIR with masks/")
+    golden = _Golden.read(bundle)
     # A portable bundle has no engine yet: its graph is computed node by node.
-    with open_bundle(path, engine="auto" if bundle.manifest.engines else "reference") as detector:
-        reference = compare_logits(
-            [fp32(frame) for frame in frames], _golden(bundle, "logits"), Precision.FP32
-        )
-        deployed = compare_logits(
-            [detector.logits(frame) for frame in frames],
-            _golden(bundle, "deployed"),
-            bundle.manifest.precision,
-        )
-        deployed = dataclasses.replace(deployed, tolerance=tolerance)
-        for what, found in (("the FP32 graph", reference), (detector.engine, deployed)):
-            if not found.passed:
-                raise ParityFailed(f"{path}: {what} disagrees with the golden frames: {found}")
-        verdict = None
-        if data is not None:
-            files = list_labelled(data, list_file)
-            threshold = bundle.manifest.threshold
-            verdict = judge(files, fp32, detector.logits, threshold, budget or {})
-            if verdict.violations:
-                raise BudgetExceeded(f"{path}: {'; '.join(verdict.violations)}")
-        engine = detector.engine
-    return Verification(bundle.sha256, engine, reference, deployed, verdict)
+    engine = "auto" if bundle.manifest.engines else "reference"
+    session = open_session(_FP32_ENGINE, bundle.read(bundle.manifest.reference))
+    try:
+        runner = FrameRunner(session, bundle.manifest.input)
+        with open_bundle(path, engine=engine) as detector:
+            reference, deployed = _parities(bundle, golden, runner, detector)
+            if budget is None:
+                budget = _stored_budget(bundle) if is_labelled(files) else {}
+            verdict = None
+            if data is not None:
+                verdict = _verdict(files, runner, detector, budget, progress)
+            return Verification(
+                bundle.sha256, detector.engine, reference, deployed, verdict, _stored_pass(bundle)
+            )
+    finally:
+        session.close()
 
 
-def _golden(bundle: Bundle, kind: str) -> list[NDArray[np.float32] | Frame]:
+def _parities(
+    bundle: Bundle, golden: "_Golden", runner: FrameRunner, detector: Detector
+) -> tuple[Parity, Parity]:
+    reference = compare_logits(
+        [runner.logits(frame) for frame in golden.frames], golden.logits, Precision.FP32
+    )
+    deployed = compare_logits(
+        [detector.logits(frame) for frame in golden.frames],
+        golden.deployed,
+        bundle.manifest.precision,
+    )
+    deployed = dataclasses.replace(deployed, tolerance=golden.tolerance)
+    for what, found in (("the FP32 graph", reference), (detector.engine, deployed)):
+        if not found.passed:
+            raise ParityFailed(
+                f"{bundle.path}: {what} disagrees with the golden frames: {found}; "
+                "build the bundle again on this machine"
+            )
+    return reference, deployed
+
+
+def _verdict(
+    files: list[LabelledFiles],
+    runner: FrameRunner,
+    detector: Detector,
+    budget: Mapping[str, float],
+    progress: Progress,
+) -> Verdict:
+    if not is_labelled(files):
+        return unmeasured(files)
+    spec, threshold = detector.manifest.input, detector.manifest.threshold
+
+    def read(file: LabelledFiles) -> Frame:
+        return read_checked(file, spec)
+
+    before = score_frames(files, read, runner.logits, threshold, progress, "scoring fp32")
+    after = score_frames(files, read, detector.logits, threshold, progress, "scoring the bundle")
+    return judge(before, after, budget)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Golden:
+    frames: list[Frame]
+    logits: list[NDArray[np.float32]]
+    deployed: list[NDArray[np.float32]]
+    tolerance: Tolerance
+
+    @classmethod
+    def read(cls, bundle: Bundle) -> "_Golden":
+        frames, logits, deployed = (
+            _arrays(bundle, kind) for kind in ("frame", "logits", "deployed")
+        )
+        if not frames or not len(frames) == len(logits) == len(deployed):
+            raise BundleCorrupt(
+                f"{bundle.path}: {len(frames)} golden frames, {len(logits)} and {len(deployed)} "
+                "logit maps; wanted at least one of each, build the bundle again"
+            )
+        for frame, *maps in zip(frames, logits, deployed, strict=True):
+            if any(found.shape != frame.shape or found.dtype != np.float32 for found in maps):
+                raise BundleCorrupt(f"{bundle.path}: golden logits do not fit their frames")
+        return cls(frames, logits, deployed, _tolerance(bundle))
+
+
+def _arrays(bundle: Bundle, kind: str) -> list[NDArray[Any]]:
     names = sorted(name for name in bundle.members if name.startswith(f"golden/{kind}_"))
     arrays = []
     for name in names:
         try:
             arrays.append(np.load(io.BytesIO(bundle.read(name)), allow_pickle=False))
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, SyntaxError, MemoryError) as error:
             raise BundleCorrupt(f"{bundle.path}: {name} is not an array ({error})") from error
     return arrays
 
 
 def _tolerance(bundle: Bundle) -> Tolerance:
+    name = "golden/tolerance.json"
     try:
-        return Tolerance(**json.loads(bundle.read("golden/tolerance.json")))
-    except (ValueError, TypeError, KeyError) as error:
-        raise BundleCorrupt(f"{bundle.path}: golden/tolerance.json is damaged") from error
+        raw = json.loads(bundle.read(name))
+        found = Tolerance(**{key: float(value) for key, value in raw.items()})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleCorrupt(f"{bundle.path}: {name} is damaged ({error})") from error
+    if not all(math.isfinite(value) and value >= 0 for value in dataclasses.astuple(found)):
+        raise BundleCorrupt(f"{bundle.path}: {name} holds {found}; wanted finite shares")
+    return found
+
+
+def _stored_budget(bundle: Bundle) -> Mapping[str, float]:
+    """Return the budget that the bundle was built with; those of other SDK versions as they are."""
+    budget = bundle.manifest.resolved.get("budget")
+    return check_budget(budget) if isinstance(budget, Mapping) else {}
+
+
+def _stored_pass(bundle: Bundle) -> bool | None:
+    verdict = read_report(bundle).get("verdict")
+    passed = verdict.get("passed") if isinstance(verdict, Mapping) else None
+    return passed if isinstance(passed, bool) else None

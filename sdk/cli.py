@@ -4,20 +4,36 @@ A handler takes the parsed flags and returns an Outcome; everything else happens
 """
 
 import argparse
+import contextlib
 import dataclasses
 import errno
 import json
 import logging
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from irstd.errors import IrstdError, UsageError
+from irstd.errors import IrstdError, MissingDependency, UsageError
 from irstd.version import __version__
 
 INTERRUPTED = 130
+
+# The extra that brings each library that is imported only when it is used.
+EXTRAS = {
+    "lightning_fabric": "train",
+    "matplotlib": "viz",
+    "onnx": "compile",
+    "onnxruntime": "cpu",
+    "onnxsim": "compile",
+    "openvino": "cpu",
+    "safetensors": "compile",
+    "torch": "train",
+    "tqdm": "compile",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +54,15 @@ class Outcome:
 Handler = Callable[[argparse.Namespace], Outcome]
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Prints each default but those that say nothing, None and False."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -45,7 +70,9 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """Return the top parser of a command, with --version."""
-    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    parser = _Parser(
+        prog=prog, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
     return parser
 
@@ -56,7 +83,7 @@ def add_verb(subparsers: Any, name: str, handler: Handler, help_text: str) -> An
         name,
         help=help_text,
         description=help_text,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     add_common_flags(verb, handler)
@@ -66,8 +93,9 @@ def add_verb(subparsers: Any, name: str, handler: Handler, help_text: str) -> An
 def add_common_flags(parser: argparse.ArgumentParser, handler: Handler) -> None:
     """Add --json, -v and -q, and remember the handler."""
     parser.add_argument("--json", action="store_true", help="print one JSON object and only that")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
-    parser.add_argument("-q", "--quiet", action="store_true", help="log errors only")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="log what is done")
+    volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     parser.set_defaults(handler=handler)
 
 
@@ -76,12 +104,17 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     try:
-        options = parser.parse_args(arguments)
-        _configure_logging(verbose=options.verbose, quiet=options.quiet)
-        outcome: Outcome = options.handler(options)
-        return _print_outcome(outcome, as_json=as_json, quiet=options.quiet)
+        with _terminate_as_interrupt():
+            options = parser.parse_args(arguments)
+            _configure_logging(verbose=options.verbose, quiet=options.quiet)
+            outcome: Outcome = options.handler(options)
+            return _print_outcome(outcome, as_json=as_json, quiet=options.quiet)
     except IrstdError as error:
         return _fail(parser.prog, str(error), type(error).__name__, error.exit_code, as_json)
+    except ModuleNotFoundError as error:
+        missing = _missing(error)
+        kind = type(missing).__name__
+        return _fail(parser.prog, str(missing), kind, missing.exit_code, as_json)
     except KeyboardInterrupt:
         return _fail(parser.prog, "interrupted", "KeyboardInterrupt", INTERRUPTED, as_json)
     except BrokenPipeError:
@@ -111,6 +144,33 @@ def _fail(prog: str, message: str, kind: str, exit_code: int, as_json: bool) -> 
         error = {"type": kind, "message": line, "exit_code": exit_code}
         print(json.dumps({"error": error}), flush=True)
     return exit_code
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which services and containers send, clean up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _missing(error: ModuleNotFoundError) -> MissingDependency:
+    """Turn a failed lazy import into the command that mends it; re-raise what is a bug."""
+    library = (error.name or "").partition(".")[0]
+    if library not in EXTRAS:
+        raise error
+    return MissingDependency(
+        f"{library} is not installed; it comes with: pip install 'irstd-sdk[{EXTRAS[library]}]'"
+    )
 
 
 def _explain(error: OSError) -> str:

@@ -15,7 +15,7 @@ Field = NDArray[np.float32]
 
 PATCH_BETA = 1.8
 CLEAR_SHARE, SEA_SHARE, WARM_GROUND_SHARE = 0.6, 0.35, 0.75
-SPOT_SHAPES, SPOTS_PER_PX, SPOT_SIGMA_PX = 6, 1.2e-3, (0.7, 4.0)
+SPOT_SHAPES, SPOTS_PER_PX, SPOT_SIGMA_PX = 6, 2e-3, (0.7, 4.0)
 MEAN_LEVEL, MEAN_LEVEL_STD = 98.0, 38.0
 SPREAD, SPREAD_LOG_STD = 36.0, 0.4
 DISPLAY_MIDDLE, DISPLAY_HALF = np.float32(110), np.float32(108)
@@ -109,7 +109,7 @@ def _ground(rng: np.random.Generator, shape: tuple[int, int], beta: float | None
     for _ in range(rng.integers(1, 4)):
         border = (patches - _draw(rng, -1.2, 1.2)) / _draw(rng, 0.05, 0.3)
         scene += _draw(rng, -1.5, 1.5) * _smoothstep(border)
-    scene += _draw(rng, 0.5, 1.2) * _spots(rng, shape)
+    scene += _draw(rng, 0.3, 0.8) * _spots(rng, shape)
     return scene
 
 
@@ -131,7 +131,7 @@ def _horizon(rng: np.random.Generator, shape: tuple[int, int], beta: float | Non
     columns = np.arange(width, dtype=np.float32)
     line = _draw(rng, 0.35, 0.85) * height + _draw(rng, -0.08, 0.08) * (columns - width / 2)
     if not is_sea:
-        ridge = fractal(rng, (1, width), float(_draw(rng, 1.1, 1.8)))[0]
+        ridge = fractal(rng, (1, width), float(_draw(rng, 1.3, 1.9)))[0]
         line += _draw(rng, 0.02, 0.1) * height * ridge
     depth = np.arange(height, dtype=np.float32)[:, None] - line
     below -= above

@@ -1,8 +1,8 @@
 """What a result was made from and on: content keys, canonical JSON, and the machine."""
 
 import dataclasses
+import enum
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -108,6 +108,8 @@ def read_environment(root: Path = Path("/")) -> Environment:
 
 def installed_libraries() -> dict[str, str]:
     """Return the version of each of LIBRARIES that is installed, without importing any."""
+    import importlib.metadata  # costs as much as the rest of this package; few callers need it
+
     versions = {}
     for library, distributions in LIBRARIES.items():
         for distribution in distributions:
@@ -160,11 +162,12 @@ def canonical_json(value: object, *, indent: int | None = None) -> str:
 
 
 def to_plain(value: object) -> Any:
-    """Turn dataclasses, mappings, tuples and numpy scalars into what `json` encodes.
+    """Turn dataclasses, mappings, tuples, enumerations and numpy scalars into what `json` encodes.
 
     Args:
-        value: None, bool, int, float, text, a string enumeration, a numpy scalar, or a sequence,
-            mapping with text keys, or dataclass of these.
+        value: None, bool, int, float, text, an enumeration of these, a numpy scalar, or a
+            sequence, mapping with text keys, or dataclass of these. An enumeration becomes its
+            value.
 
     Raises:
         UsageError: Something else.
@@ -178,6 +181,8 @@ def to_plain(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: to_plain(getattr(value, field.name)) for field in fields}
+    if isinstance(value, enum.Enum):
+        return to_plain(value.value)  # a str-enum left as it is prints as "Precision.INT8"
     if isinstance(value, np.generic):
         return to_plain(value.item())
     if value is None or isinstance(value, str | int | float):

@@ -42,7 +42,7 @@ class InputSpec:
         offset: One offset a channel.
         pad_level: One grey level a channel, which fills the part of the input that a frame does not
             cover; not necessarily an integer or in range. With it the tensor equals
-            pad-after-normalise.
+            pad-after-normalise. With `per_frame_max` it counts in units of the frame's maximum.
         bit_depth: 8, 14 or 16; frames hold grey levels from 0 to 2**bit_depth - 1.
         fit: Whether frames of another size are padded and tiled, or resized.
         per_frame_max: Divide each frame by its own maximum before the affine.

@@ -20,7 +20,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 1_000_000),
     "learning_rate": (1e-9, 10),
     "weight_decay": (0, 10),
-    "warmup_share": (0, 1),
+    "warmup_share": (0, 0.9),
     "ema_decay": (0, 0.999999),
     "validate_every": (1, 1_000_000),
     "seed": (0, 2**32 - 1),

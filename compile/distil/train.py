@@ -4,6 +4,7 @@ What is validated and kept is a moving average of the weights. State is written 
 so a run that was killed goes on with `resume=True` as if nothing had happened.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -98,6 +99,12 @@ def distil(config: TrainConfig, *, resume: bool = False) -> Path:
     state_path = config.out / STATE
     if state_path.exists() and not resume:
         raise UsageError(f"{config.out}: holds a started run; add --resume, or choose another out")
+    with _fast_arithmetic(config.threads):
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> Path:
+    state_path = config.out / STATE
     training = load_training(config.data)
     validation = {source.path.name: load_validation(source) for source in config.data}
     options, run = _prepare(config, training)
@@ -155,11 +162,21 @@ def _probabilities(
     return out
 
 
+@contextlib.contextmanager
+def _fast_arithmetic(threads: int) -> Iterator[None]:
+    """Use that many threads and no denormal numbers, which are slow; both settings are global."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+
+
 def _prepare(config: TrainConfig, frames: list[LabelledFrame]) -> tuple[NetworkOptions, _Run]:
     """Build everything of a run at its start."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)
     fabric = _launch(config)
     options, module = _new_module(config)
     _use_channels_last(module)

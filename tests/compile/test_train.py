@@ -12,12 +12,7 @@ import torch
 from irstd.compile.checkpoint import NetworkOptions, load_checkpoint, save_checkpoint
 from irstd.compile.distil import train
 from irstd.compile.distil.config import DataSource, TrainConfig
-from irstd.compile.distil.data import (
-    CropDataset,
-    LabelledFrame,
-    load_training,
-    load_validation,
-)
+from irstd.compile.distil.data import load_training, load_validation
 from irstd.compile.distil.train import BEST, LOG, STATE, distil, validate
 from irstd.compile.networks import NETWORKS
 from irstd.errors import CheckpointError, DeviceError, InputError, UsageError
@@ -42,11 +37,11 @@ def data(tmp_path_factory):
     for name in ("images", "masks"):
         (folder / name).mkdir()
     for index in range(12):
-        y, x = rng.integers(8, SIDE - 8, 2)
+        y, x = rng.integers(2, SIDE - 11, 2)
         image = rng.normal(90, 8, (SIDE, SIDE))
-        image[y - 1 : y + 2, x - 1 : x + 2] += 90
+        image[y : y + 9, x : x + 9] += 90
         mask = np.zeros((SIDE, SIDE), np.uint8)
-        mask[y - 1 : y + 2, x - 1 : x + 2] = 255
+        mask[y : y + 9, x : x + 9] = 255
         cv2.imwrite(str(folder / "images" / f"{index}.png"), image.clip(0, 255).astype(np.uint8))
         cv2.imwrite(str(folder / "masks" / f"{index}.png"), mask)
     (folder / "train.txt").write_text("\n".join(map(str, range(12))))
@@ -77,20 +72,26 @@ def records(config):
     return [json.loads(line) for line in (config.out / LOG).read_text().splitlines()]
 
 
+def same_weights(path, other):
+    mine, theirs = (load_checkpoint("acm", file).module.state_dict() for file in (path, other))
+    return all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
 class Killed(BaseException):
     """Stands for a signal: nothing may catch it and go on."""
 
 
 def test_training_reduces_the_loss_and_finds_the_blobs(make_config, data):
-    config = make_config(epochs=30, learning_rate=1e-2, validate_every=30)
+    loss = {"bce": 10.0, "soft_iou": 1.0}
+    config = make_config(epochs=25, learning_rate=1e-2, validate_every=25, loss=loss)
     best = distil(config)
     losses = [record["loss"] for record in records(config)]
-    assert np.mean(losses[-3:]) < 0.6 * losses[0]
+    assert np.mean(losses[-3:]) < 0.5 * losses[0]
     module = load_checkpoint("acm", best).module
     untrained = NETWORKS["acm"].build()
     frames = load_validation(data)
-    assert validate(module, frames, config.normalize).hse > 20
-    assert validate(untrained, frames, config.normalize).hse < 5
+    assert validate(module, frames, config.normalize).iou > 40
+    assert validate(untrained, frames, config.normalize).iou < 15
 
 
 @pytest.mark.parametrize("killed_in", ["epoch", "validation", "state"])
@@ -121,7 +122,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
 
     assert [p.name for p in part.out.iterdir()] != []
     assert not list(part.out.glob("*.part")), "a temporary file was left behind"
-    assert (part.out / BEST).read_bytes() == (whole.out / BEST).read_bytes()
+    assert same_weights(part.out / BEST, whole.out / BEST)
     without_time = [{k: v for k, v in r.items() if k != "seconds"} for r in records(part)]
     assert without_time == [{k: v for k, v in r.items() if k != "seconds"} for r in records(whole)]
     mine, theirs = (torch.load(c.out / STATE, weights_only=True) for c in (part, whole))
@@ -180,11 +181,11 @@ def test_validation_comes_as_often_as_asked_and_at_the_end(every, epochs, valida
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(make_config, tmp_path):
     first, again, other = (
-        distil(make_config(epochs=1, seed=seed, out=tmp_path / name)).read_bytes()
+        distil(make_config(epochs=1, seed=seed, out=tmp_path / name))
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
-    assert first == again
-    assert first != other
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -200,7 +201,7 @@ def test_variants_train_and_load_again(network, changes, make_config):
     assert checkpoint.normalize == config.normalize
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize(("epochs", "batch"), [(1, 8), (2, 4), (5, 4), (10, 8)])
 def test_every_warm_up_share_of_every_length(share, epochs, batch, make_config, monkeypatch):
     """OneCycleLR divides by zero where the rise ends at its first step."""
@@ -333,6 +334,12 @@ def test_an_accelerator_that_is_not_there(make_config):
         distil(make_config(accelerator="cuda"))
 
 
+def test_global_settings_are_put_back(make_config):
+    distil(make_config(epochs=1, threads=2))
+    assert torch.get_num_threads() == 1
+    assert float(torch.tensor(1e-40) * 1) != 0, "denormal numbers are still flushed"
+
+
 def test_missing_masks(make_config, data, tmp_path):
     folder = tmp_path / "unlabelled"
     folder.mkdir()
@@ -347,60 +354,7 @@ def test_no_frame_left_to_train_on(make_config, data):
         distil(make_config(data=(everything,)))
 
 
-# The data.
-
-
 def test_validation_frames_are_never_trained_on(data):
     trained, held_out = load_training((data,)), load_validation(data)
     assert (len(trained), len(held_out)) == (8, 4)
     assert not any(np.array_equal(a.image, b.image) for a in trained for b in held_out)
-
-
-def test_crops_depend_on_seed_epoch_and_index_alone(make_config, data):
-    frames = load_training((data,))
-    first, second = CropDataset(frames, make_config()), CropDataset(frames, make_config())
-    _ = first[3], first[1]
-    assert torch.equal(first[2][0], second[2][0])
-    second.epoch = 1
-    assert not torch.equal(first[2][0], second[2][0])
-    assert not torch.equal(first[2][0], CropDataset(frames, make_config(seed=1))[2][0])
-
-
-@pytest.mark.parametrize("scale", [(0.1, 0.1), (0.8, 1.25), (4.0, 4.0)])
-@pytest.mark.parametrize("size_hw", [(8, 200), (64, 64), (200, 90)])
-def test_crops_of_every_frame_size(size_hw, scale, make_config, rng):
-    frame = LabelledFrame(
-        rng.integers(0, 2**14, size_hw).astype(np.uint16), rng.random(size_hw) < 0.02
-    )
-    dataset = CropDataset([frame] * 8, make_config(scale_range=scale))
-    for image, mask in (dataset[index] for index in range(8)):
-        assert image.shape == mask.shape == (1, 32, 32)
-        assert image.dtype == mask.dtype == torch.float32
-        assert torch.isfinite(image).all()
-        assert set(mask.unique().tolist()) <= {0.0, 1.0}
-
-
-def test_image_and_mask_stay_aligned(make_config):
-    """A blob of 3x3 px keeps its mask through zoom, crop and turn."""
-    image = np.full((80, 80), 50, np.uint8)
-    image[40:43, 30:33] = 250
-    frame = LabelledFrame(image, image > 100)
-    dataset = CropDataset([frame] * 32, make_config(target_share=1.0))
-    for pixels, mask in (dataset[index] for index in range(32)):
-        target = mask > 0.5
-        assert target.any()
-        assert pixels[target].mean() > pixels[~target].mean() + 60
-
-
-def test_most_crops_hold_a_target_if_asked(make_config, rng):
-    image = rng.integers(0, 60, (300, 300)).astype(np.uint8)
-    mask = np.zeros(image.shape, bool)
-    mask[150:153, 150:153] = True
-    frames = [LabelledFrame(image, mask)] * 60
-
-    def share(target_share):
-        dataset = CropDataset(frames, make_config(target_share=target_share, scale_range=(1, 1)))
-        return np.mean([bool(dataset[index][1].any()) for index in range(60)])
-
-    assert share(1.0) > 0.95
-    assert share(0.0) < 0.2

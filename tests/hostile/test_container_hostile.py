@@ -250,7 +250,10 @@ CASES: dict[str, list[Case]] = {
         pack(sound(), in_directory=b"hidden"),
         python_zip(),
     ],
-    "member-crc": [pack(sound(), both={"crc": 1}), pack(sound(), member=0, both={"crc": 1})],
+    "member-crc": [
+        pack(sound(), both={"crc": 1}),
+        *(pack(sound(), member=n, both={"crc": 1}) for n in (0, 1)),
+    ],
 }
 
 OTHER_ERRORS: dict[str, type[BundleError]] = dict.fromkeys(
@@ -286,6 +289,11 @@ def test_rule(rule: str, tmp_path: Path) -> None:
         assert message.startswith(f"{path}: "), message
         assert len(message.splitlines()) == 1, message
         assert len(message) < len(str(path)) + 400, message
+
+
+def test_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"is a directory; wanted an \.irstd file"):
+        read_bundle(tmp_path)
 
 
 def test_absurd_claims_cost_no_memory() -> None:

@@ -32,9 +32,9 @@ def centroid(pixels: NDArray[np.int64]) -> tuple[float, float]:
 
 def match(true: list[NDArray[np.int64]], predicted: list[NDArray[np.int64]]) -> set[int]:
     used: set[int] = set()
-    for one in true:
-        for number, other in enumerate(predicted):
-            (ty, tx), (py, px) = centroid(one), centroid(other)
+    centres = [centroid(one) for one in predicted]
+    for ty, tx in map(centroid, true):
+        for number, (py, px) in enumerate(centres):
             if number not in used and (ty - py) ** 2 + (tx - px) ** 2 < 9:
                 used.add(number)
                 break
@@ -132,6 +132,20 @@ def test_agrees_with_brute_force_when_work_is_cut_into_many_pieces(
     monkeypatch.setattr(metrics, "CHUNK_PX", 100)
     assert evaluate(maps, masks) == whole
     assert_equal(whole, brute_force(maps, masks, 0.5))
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=8)
+def test_counts_of_components_at_every_threshold(seed: int) -> None:
+    """Crowded: several targets compete for several predictions at each threshold."""
+    rng = np.random.default_rng(seed)
+    score = (rng.integers(0, 101, (16, 20)) / 100).astype(np.float32)
+    score[rng.random(score.shape) < 0.6] = 0
+    true = components(rng.random(score.shape) < 0.06)
+    got = metrics._component_counts(score, np.array([centroid(one) for one in true]))
+    for index, step in enumerate(HSE_THRESHOLDS):
+        predicted = components(score > np.float32(step))
+        assert got[:, index].tolist() == [len(match(true, predicted)), len(predicted), len(true)]
 
 
 def test_masks_may_be_bytes_or_words_and_above_half_is_target() -> None:

@@ -1,0 +1,424 @@
+"""INT8 graphs: what is quantized and how, against numpy, ONNX's own rules and both CPU engines."""
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from irstd.calibration.scales import ScaleTable, TensorRange
+from irstd.compile.graph_facts import run_graph
+from irstd.compile.lower import calibrate_graph
+from irstd.compile.onnx_graph import constants, consumers, producers
+from irstd.compile.opset import to_opset19
+from irstd.compile.prepare import Prepared
+from irstd.compile.quantize import (
+    FORMS,
+    MAX_LEVELS_PER_CODE,
+    grey_levels_per_code,
+    image_range,
+    plan_int8,
+    quantize,
+    scale_and_zero,
+    tensors_to_calibrate,
+)
+from irstd.compile.rewrites import rewrite
+from irstd.errors import CalibrationError
+from irstd.manifest_json import INT8_FORMS
+from irstd.runtime.preprocess import Preprocessor
+from irstd.runtime.sessions import open_session
+from irstd.types import InputSpec
+
+node = helper.make_node
+
+
+def make_spec(mean=(80.0,), std=(40.0,), size=32, **changes):
+    values = {
+        "height": size,
+        "width": size,
+        "scale": tuple(1 / s for s in std),
+        "offset": tuple(-m / s for m, s in zip(mean, std, strict=True)),
+        "pad_level": tuple(mean),
+    }
+    return InputSpec(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def frames():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (32, 32), dtype=np.uint8) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def plain(make_tiny):
+    model, affine = rewrite(make_tiny(), 32, 32)
+    offset = -80 / 40 * affine.scale[0] + affine.offset[0]
+    spec = make_spec(scale=(affine.scale[0] / 40,), offset=(offset,))
+    return Prepared(to_opset19(model), spec, had_sigmoid=False)
+
+
+@pytest.fixture(scope="module", params=list(FORMS))
+def quantized(request, plain, frames):
+    """(form, plan, scales, INT8 graph)."""
+    plan = plan_int8(plain.model, request.param, plain.spec)
+    scales = calibrate_graph(plain, plan, frames, "minmax")
+    return request.param, plan, scales, quantize(plain.model, scales, plan, plain.spec)
+
+
+def tensor_of(frame, spec):
+    return next(Preprocessor(spec).tensors(frame)).copy()
+
+
+def run_plainly(model, x):
+    """Node by node: on CPUs without 8-bit dot products, fused integer products saturate."""
+    session = open_session("reference", model.SerializeToString())
+    result = session.run(x)[0].copy()
+    session.close()
+    return result
+
+
+def of_type(model, *kinds):
+    return [item for item in model.graph.node if item.op_type in kinds]
+
+
+def test_forms_are_those_that_a_manifest_may_name():
+    assert tuple(FORMS) == INT8_FORMS
+
+
+def test_onnx_and_both_engines_accept_it(quantized, plain, frames):
+    _, _, _, model = quantized
+    onnx.checker.check_model(model, full_check=True)
+    data, x = model.SerializeToString(), tensor_of(frames[0], plain.spec)
+    for engine in ("onnxruntime", "openvino", "reference"):
+        session = open_session(engine, data, threads=1)
+        assert np.isfinite(session.run(x)[0]).all()
+        session.close()
+
+
+def test_result_is_near_fp32_and_not_it(quantized, plain, frames):
+    _, _, _, model = quantized
+    for frame in frames:
+        x = tensor_of(frame, plain.spec)
+        wanted = run_graph(plain.model, x)
+        error = np.abs(run_plainly(model, x) - wanted).max() / np.ptp(wanted)
+        assert 1e-5 < error < 0.05
+
+
+def test_argument_is_left_alone(plain, frames):
+    before = plain.model.SerializeToString()
+    plan = plan_int8(plain.model, "cpu", plain.spec)
+    quantize(plain.model, calibrate_graph(plain, plan, frames, "minmax"), plan, plain.spec)
+    assert plain.model.SerializeToString() == before
+
+
+def test_same_inputs_give_the_same_graph_and_scales(plain, frames):
+    def build():
+        plan = plan_int8(plain.model, "cpu", plain.spec)
+        scales = calibrate_graph(plain, plan, frames, "entropy")
+        return scales, quantize(plain.model, scales, plan, plain.spec).SerializeToString()
+
+    assert build() == build()
+
+
+def test_every_planned_convolution_reads_dequantized_tensors_only(quantized):
+    _, plan, _, model = quantized
+    made_by = producers(model)
+    convolutions = {item.name: item for item in of_type(model, "Conv", "ConvTranspose")}
+    assert set(plan.int8_nodes) == {"first", "left", "right", "up", "head"}
+    for name in plan.int8_nodes:
+        for read in convolutions[name].input[:2]:
+            assert made_by[read].op_type == "DequantizeLinear", (name, read)
+
+
+def test_convolution_on_a_pooled_vector_stays_float(quantized):
+    _, plan, _, model = quantized
+    assert list(plan.float_nodes) == ["gate"]
+    assert "pooled vector" in plan.float_nodes["gate"]
+    gate = next(item for item in model.graph.node if item.name == "gate")
+    assert gate.input[1] in constants(model)
+
+
+def test_weights_are_symmetric_int8_with_one_scale_an_output_channel(quantized, plain):
+    _, plan, _, model = quantized
+    made_by, values, original = producers(model), constants(model), constants(plain.model)
+    sources = {item.name: item for item in of_type(plain.model, "Conv", "ConvTranspose")}
+    for item in of_type(model, "Conv", "ConvTranspose"):
+        if item.name not in plan.int8_nodes:
+            continue
+        dequantize = made_by[item.input[1]]
+        levels, scale, zero = (values[name] for name in dequantize.input)
+        axis = 0 if item.op_type == "Conv" else 1
+        assert next(a.i for a in dequantize.attribute if a.name == "axis") == axis
+        assert (levels.dtype, zero.dtype, scale.dtype) == (np.int8, np.int8, np.float32)
+        assert not zero.any()
+        assert scale.shape == (levels.shape[axis],)
+        assert np.abs(levels).max() == 127
+        weight = original[sources[item.name].input[1]]
+        step = scale.reshape([-1 if i == axis else 1 for i in range(4)])
+        assert np.abs(levels * step - weight).max() <= step.max() / 2 * 1.001
+
+
+def test_biases_stay_float(quantized):
+    _, _, _, model = quantized
+    values = constants(model)
+    for item in of_type(model, "Conv", "ConvTranspose"):
+        if len(item.input) > 2:
+            assert values[item.input[2]].dtype == np.float32
+    assert not [name for name, value in values.items() if value.dtype == np.int32]
+    assert all(
+        values[item.input[0]].dtype == np.int8
+        for item in of_type(model, "DequantizeLinear")
+        if item.input[0] in values
+    )
+
+
+def test_activations_have_the_types_of_the_form(quantized):
+    form, _, _, model = quantized
+    values = constants(model)
+    for item in of_type(model, "QuantizeLinear"):
+        zero = values[item.input[2]]
+        assert zero.dtype == FORMS[form].dtype
+        assert values[item.input[1]].shape == zero.shape == ()
+        if form == "nvidia":
+            assert zero == 0
+
+
+def test_max_pool_runs_on_integers_of_one_scale(quantized):
+    _, _, _, model = quantized
+    made_by, read_by, values = producers(model), consumers(model), constants(model)
+    pool = of_type(model, "MaxPool")[0]
+    before = made_by[pool.input[0]]
+    after = read_by[pool.output[0]]
+    assert before.op_type == "DequantizeLinear"
+    assert [item.op_type for item in after] == ["QuantizeLinear"]
+    for one, other in zip(before.input[1:], after[0].input[1:], strict=True):
+        np.testing.assert_array_equal(values[one], values[other])
+
+
+@pytest.mark.parametrize(("form", "both"), [("cpu", False), ("nvidia", True)])
+def test_residual_addition(form, both, plain, frames):
+    plan = plan_int8(plain.model, form, plain.spec)
+    scales = calibrate_graph(plain, plan, frames, "minmax")
+    model = quantize(plain.model, scales, plan, plain.spec)
+    made_by = producers(model)
+    add = of_type(model, "Add")[0]
+    kinds = [made_by[name].op_type for name in add.input]
+    assert (kinds == ["DequantizeLinear", "DequantizeLinear"]) == both
+
+
+def test_addition_of_a_constant_is_no_residual(make_small):
+    weight = np.ones((1, 1, 3, 3), np.float32)
+    model = make_small(
+        [
+            node("Conv", ["image", "w"], ["a"], "conv", pads=[1] * 4),
+            node("Add", ["a", "shift"], ["b"], "shift"),
+            node("Relu", ["b"], ["logits"], "last"),
+        ],
+        {"w": weight, "shift": np.float32([3.0])},
+    )
+    plan = plan_int8(model, "nvidia", make_spec(size=9))
+    assert tensors_to_calibrate(model, plan) == []
+
+
+def test_missing_range_is_refused(plain):
+    plan = plan_int8(plain.model, "cpu", plain.spec)
+    with pytest.raises(CalibrationError, match=r"no range for .*another graph"):
+        quantize(plain.model, ScaleTable("minmax", 1, {}), plan, plain.spec)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+@settings(max_examples=60)
+@given(low=st.floats(-1e4, 1e4), width=st.floats(0, 1e4))
+def test_zero_is_exact_and_the_range_is_covered(form, low, width):
+    scale, zero = scale_and_zero(TensorRange(low, low + width, 0, 0, 0), FORMS[form])
+    lowest, highest = FORMS[form].lowest, FORMS[form].highest
+    assert scale > 0
+    assert lowest <= int(zero) <= highest
+    assert (np.rint(np.float32(0) / scale) + int(zero) - int(zero)) * scale == 0
+    ends = np.float32([min(low, 0), max(low + width, 0)])
+    codes = np.clip(np.rint(ends / scale) + int(zero), lowest, highest)
+    # Half a step is what rounding costs anyway; a little more where codes are finer by 1e-4.
+    assert np.abs((codes - int(zero)) * scale - ends).max() <= 0.52 * scale + 1e-9
+
+
+def codes_of(spec, form="cpu"):
+    """The code of every grey level, through the real preprocessing and ONNX's QuantizeLinear."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    frame = np.zeros((spec.height, spec.width), np.uint8)
+    frame[:16, :16] = levels
+    x = tensor_of(frame, spec)
+    scale, zero = scale_and_zero(image_range(spec), FORMS[form])
+    graph = helper.make_graph(
+        [node("QuantizeLinear", ["image", "s", "z"], ["codes"])],
+        "codes",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("codes", helper.np_dtype_to_tensor_dtype(zero.dtype), None)],
+        [numpy_helper.from_array(scale, "s"), numpy_helper.from_array(zero, "z")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    return run_graph(model, x)[0, 0, :16, :16].ravel().astype(int), float(scale)
+
+
+@settings(max_examples=40)
+@given(mean=st.floats(0, 255), std=st.floats(1, 300))
+def test_eight_bit_frames_pass_the_input_without_loss(mean, std):
+    if abs(mean % 1 - 0.5) < 1e-3:
+        return  # the next test
+    codes, _ = codes_of(make_spec((mean,), (std,), 16))
+    np.testing.assert_array_equal(codes, np.arange(256))
+
+
+@pytest.mark.parametrize("mean", [127.5, 0.5, 99.5, 127.50001])
+def test_grey_levels_halfway_between_codes_do_not_collapse_in_pairs(mean):
+    """The popular (x / 255 - 0.5) / 0.5: rounding to even would leave 128 of 256 levels."""
+    codes, _ = codes_of(make_spec((mean,), (127.5,), 16))
+    assert len(set(codes)) >= 255
+    assert (np.diff(codes)[:254] >= 1).all()  # only the highest two may share one
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_inverted_normalisation_keeps_order(form):
+    spec = make_spec(scale=(-1 / 40,), offset=(2.0,), size=16)
+    codes, _ = codes_of(spec, form)
+    assert (np.diff(codes) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "form", "wanted"),
+    [
+        ({}, "cpu", 1.0),
+        ({}, "nvidia", 175 / 127),  # of -80..175 the larger side takes 127 codes
+        ({"bit_depth": 14, "scale": (1 / 40,)}, "cpu", 16383 / 255),
+        ({"bit_depth": 16, "scale": (1 / 40,)}, "cpu", 65535 / 255),
+        ({"per_frame_max": True, "scale": (1.0,), "offset": (0.0,)}, "cpu", 1.0),
+        ({"scale": (0.0,), "offset": (1.0,)}, "cpu", 0.0),
+    ],
+)
+def test_grey_levels_per_code(changes, form, wanted):
+    assert grey_levels_per_code(make_spec(**changes), form) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_finest_of_three_channels_counts():
+    spec = make_spec((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    # From (0 - 123.675) / 58.395 to (255 - 103.53) / 57.375 in 255 codes.
+    assert grey_levels_per_code(spec, "cpu") == pytest.approx(4.758 / 255 * 58.395, rel=1e-3)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize(("bit_depth", "keeps_float"), [(8, False), (14, True), (16, True)])
+def test_deep_frames_keep_the_first_convolution_float(form, bit_depth, keeps_float, make_tiny):
+    model, _ = rewrite(make_tiny(), 32, 32)
+    factor = ((1 << bit_depth) - 1) / 255
+    spec = make_spec((80 * factor,), (40 * factor,), bit_depth=bit_depth)
+    assert (grey_levels_per_code(spec, form) > MAX_LEVELS_PER_CODE) == keeps_float
+    plan = plan_int8(model, form, spec)
+    assert ("first" in plan.float_nodes) == keeps_float
+    assert ("first" in plan.int8_nodes) != keeps_float
+    if keeps_float:
+        assert f"{bit_depth} bit" in plan.float_nodes["first"]
+        scales = {name: TensorRange(0, 1, 0, 1, 0) for name in tensors_to_calibrate(model, plan)}
+        graph = quantize(to_opset19(model), ScaleTable("minmax", 1, scales), plan, spec)
+        readers = consumers(graph)[graph.graph.input[0].name]
+        assert [item.op_type for item in readers] == ["Conv"]
+
+
+def quantize_numpy(x, scale, zero, low, high):
+    return np.clip(np.rint(x / scale) + zero, low, high)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_one_convolution_against_numpy(form, make_small):
+    """The meaning of the graph, spelt out: fake-quantized image and weights, float32 sums."""
+    rng = np.random.default_rng(3)
+    weight = rng.normal(0, 1, (2, 1, 3, 3)).astype(np.float32)
+    weight[1] *= 10  # a scale for each channel
+    bias = np.float32([0.25, -3])
+    model = make_small(
+        [node("Conv", ["image", "w", "b"], ["logits"], "conv", pads=[1] * 4)],
+        {"w": weight, "b": bias},
+        size_hw=(16, 16),
+        out_channels=2,
+        opset=19,
+    )
+    spec = make_spec(size=16)
+    plan = plan_int8(model, form, spec)
+    graph = quantize(model, ScaleTable("minmax", 0, {}), plan, spec)
+    x = tensor_of(rng.integers(0, 256, (16, 16), dtype=np.uint8), spec)
+    got = run_plainly(graph, x)[0]
+
+    low, high = (-2.0, 4.375)  # (0 - 80) / 40 and (255 - 80) / 40
+    if form == "cpu":
+        scale, zero, lowest, highest = (high - low) / 255, 80, 0, 255
+    else:
+        scale, zero, lowest, highest = high / 127, 0, -127, 127
+    image = (quantize_numpy(x[0, 0], scale, zero, lowest, highest) - zero) * scale
+    padded = np.pad(image, 1)
+    for channel in range(2):
+        step = np.abs(weight[channel]).max() / 127
+        kernel = np.clip(np.rint(weight[channel, 0] / step), -127, 127) * step
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
+        wanted = np.einsum("hwij,ij->hw", windows, kernel) + bias[channel]
+        np.testing.assert_allclose(got[channel], wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_names_that_a_file_has_taken_already(make_small):
+    """Foreign graphs may use the names that quantization would give."""
+    weight = np.random.default_rng(0).normal(0, 1, (1, 1, 3, 3)).astype(np.float32)
+    model = make_small(
+        [
+            node("Conv", ["image", "w"], ["image_int8"], "conv1", pads=[1] * 4),
+            node("Conv", ["image_int8", "w"], ["image_dequantized"], "conv2", pads=[1] * 4),
+            node("Mul", ["image_dequantized", "w_axis0_scale"], ["logits"], "mul"),
+        ],
+        {"w": weight, "w_axis0_scale": np.float32([2.0])},
+        opset=19,
+    )
+    spec = make_spec(size=9)
+    plan = plan_int8(model, "cpu", spec)
+    scales = ScaleTable("minmax", 1, {"image_int8": TensorRange(-30, 30, -30, 30, 0)})
+    graph = quantize(model, scales, plan, spec)
+    onnx.checker.check_model(graph, full_check=True)
+    image = np.random.default_rng(1).normal(0, 1, (1, 1, 9, 12)).astype(np.float32)
+    wanted = run_graph(model, image)
+    assert np.abs(run_plainly(graph, image) - wanted).max() < 0.05 * np.ptp(wanted)
+
+
+def test_a_weight_shared_by_convolutions_is_stored_once(make_small):
+    weight = np.random.default_rng(0).normal(0, 1, (1, 1, 3, 3)).astype(np.float32)
+    model = make_small(
+        [
+            node("Conv", ["image", "w"], ["a"], "conv1", pads=[1] * 4),
+            node("Conv", ["a", "w"], ["b"], "conv2", pads=[1] * 4),
+            node("ConvTranspose", ["b", "w"], ["logits"], "up", pads=[1] * 4),
+        ],
+        {"w": weight},
+        opset=19,
+    )
+    spec = make_spec(size=9)
+    plan = plan_int8(model, "cpu", spec)
+    ranges = {name: TensorRange(-9, 9, -9, 9, 0) for name in tensors_to_calibrate(model, plan)}
+    graph = quantize(model, ScaleTable("minmax", 1, ranges), plan, spec)
+    onnx.checker.check_model(graph, full_check=True)
+    stored = [value for value in constants(graph).values() if value.shape == (1, 1, 3, 3)]
+    assert len(stored) == 2  # by output channel of the convolutions, and of the transposed one
+
+
+def test_max_pools_in_a_row_share_one_scale(make_small):
+    weight = np.ones((1, 1, 3, 3), np.float32)
+    pool = {"kernel_shape": [3, 3], "pads": [1] * 4}
+    model = make_small(
+        [
+            node("Relu", ["image"], ["a"], "relu"),
+            node("MaxPool", ["a"], ["b"], "pool1", **pool),
+            node("MaxPool", ["b"], ["c"], "pool2", **pool),
+            node("Conv", ["c", "w"], ["logits"], "conv", pads=[1] * 4),
+        ],
+        {"w": weight},
+        opset=19,
+    )
+    plan = plan_int8(model, "cpu", make_spec(size=9))
+    assert tensors_to_calibrate(model, plan) == ["a"]
+    ranges = ScaleTable("minmax", 1, {"a": TensorRange(0, 5, 0, 5, 0)})
+    graph = quantize(model, ranges, plan, make_spec(size=9))
+    assert len(of_type(graph, "QuantizeLinear")) == 3
