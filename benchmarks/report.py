@@ -20,6 +20,7 @@ from irstd.benchmarks.statistics import percentile_interval, summarize
 from irstd.benchmarks.validity import Validity, WarmUp, Window, judge, thirds
 from irstd.files import write_atomic
 from irstd.manifest import Manifest
+from irstd.targets import find_target
 from irstd.version import __version__
 
 SCHEMA_VERSION = 1
@@ -82,7 +83,9 @@ def describe_subject(subject: Subject) -> Report:
         "engine": subject.engine,
         "threads": subject.threads,
         "load_ms": subject.load_ms,
-        "numbers": "development" if manifest.target == "cpu" else "device",
+        "numbers": "development"
+        if find_target(manifest.target).compute_capability is None
+        else "device",
     }
 
 

@@ -13,7 +13,7 @@ from irstd.compile import report as reports
 from irstd.compile.accuracy import THRESHOLD
 from irstd.compile.builders.cpu import REFERENCE, EngineTrials
 from irstd.compile.lower import Lowered
-from irstd.compile.parity import TOLERANCES
+from irstd.compile.parity import tolerance_for
 from irstd.compile.prepare import Prepared
 from irstd.compile.settings import BuildSettings
 from irstd.compile.sources import Source
@@ -73,11 +73,13 @@ def make_members(
         members["scales.json"] = lowered.scales.to_json().encode()
     for index, frame in enumerate(golden):
         members[f"golden/frame_{index:03d}.npy"] = _npy(frame)
-    for kind, model in (("logits", plain), ("deployed", lowered.model)):
-        for index, logits in enumerate(_reference_logits(model, prepared.spec, golden)):
+    fp32 = _reference_logits(plain, prepared.spec, golden)
+    deployed = _reference_logits(lowered.model, prepared.spec, golden)
+    for kind, maps in (("logits", fp32), ("deployed", deployed)):
+        for index, logits in enumerate(maps):
             members[f"golden/{kind}_{index:03d}.npy"] = _npy(logits)
-    tolerance = dataclasses.asdict(TOLERANCES[lowered.precision])
-    members["golden/tolerance.json"] = json.dumps(tolerance).encode()
+    tolerance = tolerance_for(lowered.precision, deployed, fp32)
+    members["golden/tolerance.json"] = json.dumps(dataclasses.asdict(tolerance)).encode()
     members[reports.MEMBER] = json.dumps(report, allow_nan=False).encode()
     return members
 

@@ -84,7 +84,7 @@ def run_build(
     seen = read_calibration(frames.calibrate, prepared.spec) if frames.calibrate else golden
     lowered = lower(prepared, settings.lowering, seen, cache, progress)
     progress.stage("trying engines")
-    trials = build_engines(lowered, settings.lowering, inputs)
+    trials = build_engines(prepared, lowered, settings.lowering, inputs)
     progress.stage(f"verifying on {len(frames.verify)} frames")
     verdict = measure_accuracy(
         frames.verify, prepared, lowered, trials.evaluator, settings.budget, cache, progress
@@ -141,11 +141,15 @@ def refuse_probabilities(
 
 
 def build_engines(
-    lowered: Lowered, settings: LoweringSettings, inputs: Sequence[NDArray[np.float32]]
+    prepared: Prepared,
+    lowered: Lowered,
+    settings: LoweringSettings,
+    inputs: Sequence[NDArray[np.float32]],
 ) -> EngineTrials:
     """Build for the target's engines; nothing where the engine is built on the device itself.
 
     Args:
+        prepared: The plain FP32 graph.
         lowered: The deployed graph.
         settings: Target and form.
         inputs: Tensors to compare and time on.
@@ -163,4 +167,5 @@ def build_engines(
         # node by node is the only engine that does it right.
         preference.append(REFERENCE)
     member = deployed_member(lowered.precision)
-    return choose_engine(lowered.model, member, inputs, lowered.precision, preference)
+    plain = prepared.model.SerializeToString()
+    return choose_engine(lowered.model, member, inputs, lowered.precision, preference, plain)

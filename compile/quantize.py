@@ -25,6 +25,7 @@ WEIGHT_LEVELS = 127
 # Grey levels that one code of the input may span. The signed form has half the codes for an image,
 # which is not symmetric: 1 to 2. Deeper frames would lose their dim targets: 64 at 14 bits.
 MAX_LEVELS_PER_CODE = 2.5
+HEAD_CONVOLUTIONS = 2
 _SMALLEST_SCALE = 1e-8
 _OUTWARDS = 1e-4
 
@@ -80,10 +81,12 @@ def plan_int8(model: onnx.ModelProto, form: str, spec: InputSpec) -> Quantizatio
             the image stay in float.
 
     Returns:
-        The plan: every convolution but those, and but those on pooled vectors, which cost nothing
-        and feed gates.
+        The plan: every convolution but those; but those on pooled vectors, which cost nothing and
+        feed gates; and but those of the head, which read the widest range of all, where targets
+        stand out most, and whose rounding nothing behind them averages out.
     """
     shapes = value_shapes(model)
+    head = _head(model)
     image = model.graph.input[0].name
     levels = grey_levels_per_code(spec, form)
     quantized, kept = [], {}
@@ -91,6 +94,8 @@ def plan_int8(model: onnx.ModelProto, form: str, spec: InputSpec) -> Quantizatio
         spatial = shapes.get(node.output[0], ())[2:]
         if spatial and all(side == 1 for side in spatial):
             kept[node.name] = "on a pooled vector: no gain, and its value feeds a gate"
+        elif node.name in head:
+            kept[node.name] = "in the head: its rounding goes straight into the logits"
         elif node.input[0] == image and levels > MAX_LEVELS_PER_CODE:
             kept[node.name] = (
                 f"reads the image, {spec.bit_depth} bit: one of 256 codes would span "
@@ -99,6 +104,24 @@ def plan_int8(model: onnx.ModelProto, form: str, spec: InputSpec) -> Quantizatio
         else:
             quantized.append(node.name)
     return QuantizationPlan(form, tuple(quantized), kept)
+
+
+def _head(model: onnx.ModelProto) -> set[str]:
+    """Return the last HEAD_CONVOLUTIONS on the unbranched way to the output.
+
+    A graph of no more convolutions than that is not all head: then there is none.
+    """
+    fixed = constants(model)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found: list[str] = []
+    node = producers.get(model.graph.output[0].name)
+    while node is not None and len(found) < HEAD_CONVOLUTIONS:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            found.append(node.name)
+        sources = [name for name in node.input if name and name not in fixed]
+        node = producers.get(sources[0]) if len(sources) == 1 else None
+    others = [node.name for node in _convolutions(model) if node.name not in found]
+    return set(found) if len(found) == HEAD_CONVOLUTIONS and others else set()
 
 
 def image_range(spec: InputSpec) -> TensorRange:

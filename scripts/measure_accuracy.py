@@ -24,7 +24,7 @@ from irstd.metrics import Scores
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 CALIBRATION_SET = ("irstd_1k", "train.txt")
 VERIFY_SETS = (("irstd_1k", "val.txt"), ("nudt_sirst", "val.txt"), ("sirst_v1", "test.txt"))
-VARIANTS: tuple[dict[str, str], ...] = (
+VARIANTS: tuple[dict[str, Any], ...] = (
     {"precision": "fp16"},
     {"precision": "int8", "calibration": "minmax"},
     {"precision": "int8", "calibration": "mse"},
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--weights", type=Path, help="instead of the shipped ones")
     parser.add_argument("--normalize", help="for foreign weights")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/accuracy-NETWORK.json")
+    parser.add_argument("--out", type=Path, help="(default: accuracy-NETWORK.json in results)")
     options = parser.parse_args(argv)
     rows = [row for name, listed in VERIFY_SETS for row in measure(options, name, listed)]
     out = options.out or RESULTS / f"accuracy-{options.network}.json"
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace, name: str, listed: str) -> Iterator[lis
 
 
 def build(
-    options: argparse.Namespace, name: str, listed: str, variant: dict[str, str]
+    options: argparse.Namespace, name: str, listed: str, variant: dict[str, Any]
 ) -> BuildResult:
     """Build one variant, verified on one set."""
     folder, calibration_list = CALIBRATION_SET
@@ -93,7 +93,7 @@ def build(
         )
 
 
-def title(variant: dict[str, str]) -> str:
+def title(variant: dict[str, Any]) -> str:
     """Return how a variant is called in tables."""
     parts = [variant["precision"].upper(), variant.get("calibration", "")]
     parts.append("signed (NVIDIA form)" if variant.get("int8_form") == "nvidia" else "")

@@ -29,8 +29,8 @@ CARD = """# {title}: shipped weights
 | | |
 |---|---|
 | network | {network}, 1-channel input, batch-norm fusion, {parameters:,} parameters |
-| training data | official training lists of IRSTD-1k (720 of 800 frames) and NUDT-SIRST (597 of 663 \
-frames), both MIT licensed; the `val.txt` tenth of each was left out and chose the epoch |
+| training data | official training lists of IRSTD-1k and NUDT-SIRST, both MIT licensed; the \
+`val.txt` tenth of each was left out and chose the epoch |
 | training | `irstd-compile distil examples/train-{network}.yaml`, {epochs} epochs, best: {best} |
 | input | 8-bit grey frames, (x - {mean:g}) / {std:g} grey levels; crops of 256x256 |
 | output | logits; probability = sigmoid; threshold 0.5 |
@@ -101,7 +101,8 @@ def _card(checkpoint: Checkpoint, scores: Mapping[str, Scores], log: Path) -> st
 
 
 def _table(scores: Mapping[str, Scores]) -> str:
-    head = "| frames | IoU | nIoU | Pd | Fa (1e-6) | HSE-P | HSE-T | HSE |\n|---|---|---|---|---|---|---|---|"
+    names = ("frames", "IoU", "nIoU", "Pd", "Fa (1e-6)", "HSE-P", "HSE-T", "HSE")
+    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
     rows = [
         f"| `{name}` ({s.frames}) | {s.iou:.2f} | {s.niou:.2f} | {s.pd:.2f} | {s.fa:.2f} | "
         f"{s.hse_p:.2f} | {s.hse_t:.2f} | {s.hse:.2f} |"

@@ -42,8 +42,15 @@ def _rtx(name: str, description: str, capability: tuple[int, int]) -> Target:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("cpu", "any x86-64 or Arm CPU", ("openvino", "onnxruntime"), None, None, "cpu",
-               portable=False),  # fmt: skip
+        Target(
+            "cpu",
+            "any x86-64 or Arm CPU",
+            ("openvino", "onnxruntime"),
+            None,
+            None,
+            "cpu",
+            portable=False,
+        ),
         _jetson("jetson-orin-nano", "Jetson Orin Nano 8 GB", 8),
         _jetson("jetson-orin-nano-4gb", "Jetson Orin Nano 4 GB", 4),
         _jetson("jetson-orin-nx", "Jetson Orin NX 16 GB", 16),

@@ -64,7 +64,9 @@ class InputSpec:
             raise UsageError(f"bit depth {self.bit_depth}: one of {BIT_DEPTHS}")
         counts = {len(self.scale), len(self.offset), len(self.pad_level)}
         if counts not in ({1}, {3}):
-            raise UsageError("scale, offset and pad level need one value a channel, 1 or 3 channels")
+            raise UsageError(
+                "scale, offset, pad level: wanted one value for each of 1 or 3 channels"
+            )
         if not all(map(math.isfinite, (*self.scale, *self.offset, *self.pad_level))):
             raise UsageError("scale, offset and pad level must be finite")
 

@@ -12,7 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from irstd.compile.parity import Parity, compare_logits
+from irstd.compile.parity import (
+    TOLERANCES,
+    Parity,
+    Tolerance,
+    compare_logits,
+    tolerance_for,
+)
 from irstd.errors import BuildError, MissingDependency, ParityFailed
 from irstd.manifest import EngineChoice
 from irstd.runtime.sessions import Session, installed_sessions, library_version, open_session
@@ -62,6 +68,7 @@ def choose_engine(
     inputs: Sequence[NDArray[np.float32]],
     precision: Precision,
     preference: Sequence[str],
+    source: bytes | None = None,
 ) -> EngineTrials:
     """Try engines on one graph and choose the fastest that computes what the graph says.
 
@@ -71,6 +78,8 @@ def choose_engine(
         inputs: Input tensors to compare and time on, at least one.
         precision: Of the graph; chooses the tolerance.
         preference: Names of sessions; those not installed are passed over.
+        source: Serialized FP32 graph that `model` was quantized from; widens the tolerance where
+            quantization itself costs more than the table allows.
 
     Returns:
         Every engine tried, one of them chosen. Times are medians of single-threaded runs, the
@@ -87,12 +96,15 @@ def choose_engine(
             "pip install 'irstd-sdk[cpu]'"
         )
     reference = reference_outputs(model, inputs)
+    tolerance = TOLERANCES[precision]
+    if source is not None:
+        tolerance = tolerance_for(precision, reference, reference_outputs(source, inputs))
     trials: list[_Trial] = []
     refused: dict[str, str] = {}
     try:
         for name in names:
             try:
-                trials.append(_try(name, model, inputs, reference, precision))
+                trials.append(_try(name, model, inputs, reference, precision, tolerance))
             except (BuildError, MissingDependency) as error:
                 refused[name] = str(error)
         medians = _time([trial for trial in trials if trial.parity.passed], inputs)
@@ -137,10 +149,11 @@ def _try(
     inputs: Sequence[NDArray[np.float32]],
     reference: Sequence[NDArray[np.float32]],
     precision: Precision,
+    tolerance: Tolerance,
 ) -> _Trial:
     session = open_session(name, model, threads=1)
     try:
-        parity = compare_logits(_outputs(session, inputs), reference, precision)
+        parity = compare_logits(_outputs(session, inputs), reference, precision, tolerance)
         library = library_version(name)
     except BaseException:
         session.close()
