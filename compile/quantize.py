@@ -193,8 +193,9 @@ def quantize(
             if key not in dequantized:
                 add(_dequantized_weight(out, key, axis, weights[weight]), key)
             node.input[1] = dequantized[key]
-        for position, name in enumerate(node.input):
-            node.input[position] = dequantized.get(name, name)
+        if FORMS[plan.form].residual_additions or node.name in chosen or _pools(node, groups):
+            for position, name in enumerate(node.input):
+                node.input[position] = dequantized.get(name, name)
         nodes.append(node)
         for name in node.output:
             if name in groups:
@@ -225,6 +226,10 @@ def scale_and_zero(
         scale *= 1 - _OUTWARDS
     zero_point = np.clip(np.rint(form.lowest - low / scale), form.lowest, form.highest)
     return np.array(scale, np.float32), np.array(zero_point, form.dtype)
+
+
+def _pools(node: onnx.NodeProto, groups: Mapping[str, str]) -> bool:
+    return node.op_type == "MaxPool" and node.output[0] in groups
 
 
 def _convolutions(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

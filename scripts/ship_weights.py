@@ -32,7 +32,7 @@ CARD = """# {title}: shipped weights
 | training data | official training lists of IRSTD-1k and NUDT-SIRST, both MIT licensed; the \
 `val.txt` tenth of each was left out and chose the epoch |
 | training | `irstd-compile distil examples/train-{network}.yaml`, {epochs} epochs, best: {best} |
-| input | 8-bit grey frames, (x - {mean:g}) / {std:g} grey levels; crops of 256x256 |
+{note}| input | 8-bit grey frames, (x - {mean:g}) / {std:g} grey levels; crops of 256x256 |
 | output | logits; probability = sigmoid; threshold 0.5 |
 | licence | {licence} |
 
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("--network", default="acm")
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
+    parser.add_argument("--note", default="", help="what else to say of the training")
     options = parser.parse_args(argv)
     checkpoint = load_checkpoint(options.network, options.run / BEST)
     assert checkpoint.normalize is not None
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stem = WEIGHTS / options.network
     write_atomic(stem.with_suffix(".safetensors"), (options.run / BEST).read_bytes())
     write_atomic(stem.with_suffix(".onnx"), described.SerializeToString())
-    write_atomic(stem.with_suffix(".md"), _card(checkpoint, scores, options.run / LOG))
+    write_atomic(stem.with_suffix(".md"), _card(checkpoint, scores, options))
     print(stem.with_suffix(".md").read_text("utf-8"))
     return 0
 
@@ -81,8 +82,9 @@ def _score(checkpoint: Checkpoint, folder: Path, listed: str) -> Scores:
     return validate(checkpoint.module, [read_labelled(f) for f in files], checkpoint.normalize)
 
 
-def _card(checkpoint: Checkpoint, scores: Mapping[str, Scores], log: Path) -> str:
-    records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+def _card(checkpoint: Checkpoint, scores: Mapping[str, Scores], options: argparse.Namespace) -> str:
+    log = (options.run / LOG).read_text("utf-8")
+    records = [json.loads(line) for line in log.splitlines()]
     measured = [record for record in records if "merit" in record]
     best = max(measured, key=lambda record: record["merit"])
     assert checkpoint.normalize is not None
@@ -93,6 +95,7 @@ def _card(checkpoint: Checkpoint, scores: Mapping[str, Scores], log: Path) -> st
         parameters=sum(p.numel() for p in checkpoint.module.parameters()),
         epochs=records[-1]["epoch"],
         best=f"epoch {best['epoch']}",
+        note=f"| note | {options.note} |\n" if options.note else "",
         mean=mean,
         std=std,
         licence=LICENCE,
