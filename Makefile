@@ -31,7 +31,7 @@ check: $(DEVELOP)
 	$(BIN)/python scripts/size_budget.py
 	$(BIN)/python scripts/link_tree.py
 	$(BIN)/mypy
-	$(BIN)/mypy tests scripts examples
+	$(BIN)/mypy --implicit-reexport tests scripts examples
 	PYTHONPATH=.types $(BIN)/lint-imports
 
 bench: $(RUNS)

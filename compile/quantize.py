@@ -1,9 +1,9 @@
 """INT8 by explicit Q/DQ: the precision is in the graph, so every engine reads the same decision.
 
 Two forms come from one scale table. `cpu` has unsigned activations, which CPU engines compute
-fastest; `nvidia` is symmetric and signed, with both sides of residual additions quantized, which is
-what TensorRT reads without reformatting. Weights are symmetric int8, one scale an output channel;
-biases stay float.
+fastest, and only convolutions read them: residual sums and gates stay in float. `nvidia` is
+symmetric and signed, with both sides of residual additions quantized, which is what TensorRT reads
+without reformatting. Weights are symmetric, one scale an output channel; biases stay float.
 """
 
 import dataclasses
@@ -21,7 +21,6 @@ from irstd.compile.rewrites.dead_code import remove_dead_code
 from irstd.errors import CalibrationError
 from irstd.types import InputSpec
 
-WEIGHT_LEVELS = 127
 # Grey levels that one code of the input may span. The signed form has half the codes for an image,
 # which is not symmetric: 1 to 2. Deeper frames would lose their dim targets: 64 at 14 bits.
 MAX_LEVELS_PER_CODE = 2.5
@@ -39,7 +38,9 @@ class Int8Form:
         highest: Highest quantized value.
         dtype: Of the quantized tensor.
         symmetric: Whether the zero point is 0.
-        residual_additions: Whether both inputs of an Add of two activations are quantized.
+        residual_additions: Whether both inputs of an Add of two activations are quantized, and
+            whatever else reads a quantized activation reads it as such.
+        weight_levels: Highest quantized weight.
     """
 
     lowest: int
@@ -47,12 +48,17 @@ class Int8Form:
     dtype: type[np.uint8] | type[np.int8]
     symmetric: bool
     residual_additions: bool
+    weight_levels: int
 
 
 # By the names in irstd.manifest_json.INT8_FORMS.
 FORMS: dict[str, Int8Form] = {
-    "cpu": Int8Form(0, 255, np.uint8, symmetric=False, residual_additions=False),
-    "nvidia": Int8Form(-127, 127, np.int8, symmetric=True, residual_additions=True),
+    # CPUs without 8-bit dot products add pairs of products in 16 bits: 2 * 255 * 127 saturates,
+    # 2 * 255 * 63 does not, so the same bundle computes the same on every CPU.
+    "cpu": Int8Form(0, 255, np.uint8, symmetric=False, residual_additions=False, weight_levels=63),
+    "nvidia": Int8Form(
+        -127, 127, np.int8, symmetric=True, residual_additions=True, weight_levels=127
+    ),
 }
 
 
@@ -116,7 +122,9 @@ def _head(model: onnx.ModelProto) -> set[str]:
     found: list[str] = []
     node = producers.get(model.graph.output[0].name)
     while node is not None and len(found) < HEAD_CONVOLUTIONS:
-        if node.op_type in ("Conv", "ConvTranspose"):
+        if node.op_type == "ConvTranspose":
+            break  # still decoding, not the head
+        if node.op_type == "Conv":
             found.append(node.name)
         sources = [name for name in node.input if name and name not in fixed]
         node = producers.get(sources[0]) if len(sources) == 1 else None
@@ -191,7 +199,8 @@ def quantize(
             weight, axis = node.input[1], 0 if node.op_type == "Conv" else 1
             key = f"{weight}_axis{axis}"
             if key not in dequantized:
-                add(_dequantized_weight(out, key, axis, weights[weight]), key)
+                values, levels = weights[weight], FORMS[plan.form].weight_levels
+                add(_dequantized_weight(out, key, axis, values, levels), key)
             node.input[1] = dequantized[key]
         if FORMS[plan.form].residual_additions or node.name in chosen or _pools(node, groups):
             for position, name in enumerate(node.input):
@@ -279,14 +288,14 @@ def _activation_pair(
 
 
 def _dequantized_weight(
-    out: onnx.ModelProto, stem: str, axis: int, values: NDArray[np.float32]
+    out: onnx.ModelProto, stem: str, axis: int, values: NDArray[np.float32], highest: int
 ) -> tuple[list[onnx.NodeProto], str]:
     """Return the DQ of a weight, and the name of its result."""
     others = tuple(index for index in range(values.ndim) if index != axis)
-    scale = np.maximum(np.abs(values).max(axis=others), _SMALLEST_SCALE) / WEIGHT_LEVELS
+    scale = np.maximum(np.abs(values).max(axis=others), _SMALLEST_SCALE) / highest
     scale = scale.astype(np.float32)
     shape = [-1 if index == axis else 1 for index in range(values.ndim)]
-    levels = np.clip(np.rint(values / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS)
+    levels = np.clip(np.rint(values / scale.reshape(shape)), -highest, highest)
     inputs = [
         add_constant(out, f"{stem}_int8", levels.astype(np.int8)),
         add_constant(out, f"{stem}_scale", scale),

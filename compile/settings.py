@@ -12,6 +12,7 @@ from typing import Any
 from irstd.calibration.observers import METHODS
 from irstd.compile.checkpoint import DEFAULT_INPUT_NORM_EPS
 from irstd.errors import UsageError
+from irstd.fingerprint import to_plain
 from irstd.manifest_json import INT8_FORMS
 from irstd.targets import find_target
 from irstd.types import BIT_DEPTHS, Fit, Precision
@@ -195,8 +196,8 @@ class BuildSettings:
         for name, value in values.items():
             if isinstance(value, Path):
                 values[name] = value.name
-        values["precision"], values["fit"] = self.lowering.precision.value, self.source.fit.value
-        return values
+        plain: dict[str, Any] = to_plain(values)
+        return plain
 
 
 def one_of(flag: str, value: Any, choices: tuple[Any, ...]) -> Any:

@@ -138,7 +138,7 @@ def tiny_graph(
     """Return a network with every part that a build treats in its own way, which finds bright dots.
 
     BatchNorm on the image, strided convolution, max-pool, residual addition, a gate on a pooled
-    vector, transposed convolution, 1x1 convolution and a bilinear resize; stride 4, 8 channels.
+    vector, transposed convolution, a head of two and a bilinear resize; stride 4, 8 channels.
     Channel 0 carries the brightness and decides, the others are noise with seeded weights.
 
     Args:
@@ -153,7 +153,7 @@ def tiny_graph(
     node = helper.make_node
 
     def noisy(*shape: int) -> NDArray[np.float32]:
-        return rng.normal(0, 0.1, shape).astype(np.float32)
+        return rng.normal(0, 0.04, shape).astype(np.float32)
 
     first, left, right, up = (
         noisy(8, channels, 3, 3),
@@ -164,8 +164,10 @@ def tiny_graph(
     first[0] = 1 / (9 * channels)
     left[0, 0, 1, 1] += 1
     up[0, 0] += np.outer([0.25, 0.75, 0.75, 0.25], [0.25, 0.75, 0.75, 0.25]).astype(np.float32)
+    middle = noisy(8, 8, 3, 3)
+    middle[0, 0, 1, 1] += 1
     head = noisy(1, 8, 1, 1) / 4
-    head[0, 0] = 3.0
+    head[0, 0] = 5.0
     constants = {
         "gamma": np.full(channels, 1.5, np.float32),
         "beta": np.full(channels, 0.25, np.float32),
@@ -173,11 +175,12 @@ def tiny_graph(
         "variance": np.full(channels, 2.0, np.float32),
         "first": first, "first_bias": noisy(8), "left": left, "right": right,
         "right_bias": noisy(8), "gate": noisy(8, 8, 1, 1), "up": up, "up_bias": noisy(8),
-        "head": head, "head_bias": np.float32([-2.5]), "scales": np.float32([1, 1, 2, 2]),
+        "middle": middle, "head": head, "head_bias": np.float32([-3.5]),
+        "scales": np.float32([1, 1, 2, 2]),
     }  # fmt: skip
     nodes = [
         node("BatchNormalization", ["image", "gamma", "beta", "mean", "variance"], ["x"], "norm"),
-        node("Conv", ["x", "first", "first_bias"], ["a"], "first", strides=[2, 2], pads=[1] * 4),
+        node("Conv", ["x", "first", "first_bias"], ["a"], "first", strides=[2, 2], pads=[0, 0, 1, 1]),
         node("Relu", ["a"], ["b"], "relu1"),
         node("MaxPool", ["b"], ["c"], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
         node("Conv", ["c", "left"], ["d"], "left", pads=[1] * 4),
@@ -191,7 +194,9 @@ def tiny_graph(
         node("Mul", ["h", "k"], ["l"], "excite"),
         node("ConvTranspose", ["l", "up", "up_bias"], ["m"], "up", strides=[2, 2], pads=[1] * 4),
         node("Relu", ["m"], ["n"], "relu4"),
-        node("Conv", ["n", "head", "head_bias"], ["o"], "head"),
+        node("Conv", ["n", "middle"], ["n1"], "middle", pads=[1] * 4),
+        node("Relu", ["n1"], ["n2"], "relu5"),
+        node("Conv", ["n2", "head", "head_bias"], ["o"], "head"),
         node("Resize", ["o", "", "scales"], ["p"], "resize", mode="linear",
              coordinate_transformation_mode="half_pixel"),
     ]  # fmt: skip

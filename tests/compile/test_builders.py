@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,8 +35,8 @@ class Slow(FakeSession):
 @pytest.fixture
 def engines(monkeypatch):
     """A dict of session name -> session or error; "reference" is what is right."""
-    found = {"reference": lambda: FakeSession(SHAPE)}
-    opened = {}
+    found: dict[str, Any] = {"reference": lambda: FakeSession(SHAPE)}
+    opened: dict[str, list[int | None]] = {}
 
     def open_session(name, model, *, threads=None):
         made = found[name]

@@ -12,7 +12,9 @@ from irstd.compile.onnx_graph import STANDARD_DOMAINS, dimensions, opset_of
 from irstd.compile.rewrites import fix_shape
 from irstd.errors import ExportError, MissingDependency
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+import torch
+
 VARIANTS = [(n, m, c) for n in ("acm", "alcnet") for m in ("batch", "group") for c in (1, 3)]
 RELATIVE = 2e-5  # of the largest logit: float32 sums of some thousand terms in another order
 

@@ -225,7 +225,7 @@ def test_normalization_scales_with_the_bit_depth_but_not_relative_to_a_maximum()
 def test_resolved_settings_hold_no_folders():
     found = dataclasses.replace(
         RESOLVED,
-        source=dataclasses.replace(RESOLVED.source, name="/home/someone/net.onnx"),
+        source=dataclasses.replace(RESOLVED.source, name="/data/someone/net.onnx"),
         frames=dataclasses.replace(RESOLVED.frames, data=Path("/data/secret/frames")),
     ).resolved()
     assert found["source"] == "net.onnx"
@@ -233,7 +233,7 @@ def test_resolved_settings_hold_no_folders():
     assert found["precision"] == "int8"
     assert found["fit"] == "resize"
     assert found["budget"] == {"hse": -0.3, "fa": 2.0}
-    assert found["normalize"]["mean"] == (95.0,)
+    assert found["normalize"]["mean"] == [95.0]
     assert "/" not in str(found)
 
 

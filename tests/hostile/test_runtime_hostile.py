@@ -211,7 +211,7 @@ def test_levels_beyond_14_bits_name_their_file(tmp_path, fails):
 
 def test_a_video_that_ends_in_the_middle_of_a_frame(tmp_path, bundle, fails):
     path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 30, (64, 48), False)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"FFV1"), 30, (64, 48), False)
     if not writer.isOpened():
         pytest.skip("this OpenCV cannot write FFV1")
     rng = np.random.default_rng(0)

@@ -142,7 +142,7 @@ def test_seconds_stop_an_unpaced_run(run, make_bundle, clip):
 
 def test_a_video_is_a_source(run, make_bundle, frame, tmp_path):
     path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (32, 32), False)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (32, 32), False)
     if not writer.isOpened():
         pytest.skip("this OpenCV cannot write MJPG")
     for _ in range(COUNT):

@@ -21,7 +21,7 @@ def write_video(path, codec, pictures):
     pictures = list(pictures)
     height, width = pictures[0].shape[:2]
     writer = cv2.VideoWriter(
-        str(path), cv2.VideoWriter_fourcc(*codec), 30, (width, height), pictures[0].ndim == 3
+        str(path), cv2.VideoWriter.fourcc(*codec), 30, (width, height), pictures[0].ndim == 3
     )
     if not writer.isOpened():
         pytest.skip(f"this OpenCV cannot write {codec}")

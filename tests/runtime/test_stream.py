@@ -256,7 +256,7 @@ def test_nothing_is_read_before_the_first_result_is_asked_for():
     read = []
     stream = run_stream(lambda frame: Detections.empty(), map(read.append, range(3)), 10)
     assert read == []
-    stream.close()
+    del stream
 
 
 @pytest.mark.parametrize(
