@@ -58,7 +58,7 @@ def tolerance_for(
     table = TOLERANCES[precision]
     if precision is not Precision.INT8:
         return table
-    own = compare_logits(reference, source, precision)
+    own = compare_logits(source, reference, precision)  # shares are of the reference's range
     scale = max(own.logit_range, 1.0)
     return Tolerance(
         mean=max(table.mean, ROUNDING_FACTOR * own.mean_abs_error / scale),

@@ -180,7 +180,8 @@ def tiny_graph(
     }  # fmt: skip
     nodes = [
         node("BatchNormalization", ["image", "gamma", "beta", "mean", "variance"], ["x"], "norm"),
-        node("Conv", ["x", "first", "first_bias"], ["a"], "first", strides=[2, 2], pads=[0, 0, 1, 1]),
+        node("Conv", ["x", "first", "first_bias"], ["a"], "first", strides=[2, 2],
+             pads=[0, 0, 1, 1]),
         node("Relu", ["a"], ["b"], "relu1"),
         node("MaxPool", ["b"], ["c"], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
         node("Conv", ["c", "left"], ["d"], "left", pads=[1] * 4),
@@ -293,3 +294,57 @@ def compile_command(
         return code, json.loads(lines[0]), printed.err
 
     return run
+
+
+@pytest.fixture
+def tiny(tiny_onnx: Callable[..., Path]) -> list[Any]:
+    """Return SOURCE and the flag that a foreign one needs."""
+    return [tiny_onnx(), "--normalize", NORMALIZE]
+
+
+@pytest.fixture
+def build(
+    tiny_onnx: Callable[..., Path],
+    make_data: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Any]:
+    """Return a function that builds the tiny network, by default to fp32 with labelled data."""
+    from irstd.compile import build_bundle
+    from irstd.compile.builders import cpu
+
+    monkeypatch.setattr(cpu, "ROUNDS", 2)
+    monkeypatch.setattr(cpu, "WARM_UP_ROUNDS", 1)
+    data = make_data()
+
+    def run(out: str = "tiny.irstd", source: Path | None = None, **flags: Any) -> Any:
+        flags = {"normalize": NORMALIZE, "data": data, "cache": tmp_path / "cache", **flags}
+        return build_bundle(source or tiny_onnx(), tmp_path / out, **flags)
+
+    return run
+
+
+_BUILT: dict[str, bytes] = {}
+
+
+@pytest.fixture
+def built(build: Callable[..., Any], tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function (precision) -> a fresh copy of a bundle of the tiny network.
+
+    Built once a process, on labelled frames.
+    """
+
+    def copy(precision: str) -> Path:
+        path = tmp_path / "tiny.irstd"
+        if precision not in _BUILT:
+            _BUILT[precision] = build(precision=precision).path.read_bytes()
+        path.write_bytes(_BUILT[precision])
+        return path
+
+    return copy
+
+
+@pytest.fixture
+def bundle(built: Callable[[str], Path]) -> Path:
+    """Return an INT8 bundle of the tiny network, verified on labelled frames."""
+    return built("int8")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from irstd.compile.parity import TOLERANCES, compare_logits
+from irstd.compile.parity import ROUNDING_FACTOR, TOLERANCES, compare_logits, tolerance_for
 from irstd.errors import InputError
 from irstd.types import Precision
 
@@ -56,6 +56,25 @@ def test_not_finite_never_passes(bad):
     got = off_by(0.0, worst=bad)
     with np.errstate(invalid="ignore"):
         assert not compare_logits(got, WANTED, Precision.INT8).passed
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_a_graph_near_its_source_is_held_to_the_table(precision):
+    assert tolerance_for(precision, WANTED, off_by(1e-6)) == TOLERANCES[precision]
+
+
+def test_an_int8_graph_that_rounds_much_allows_its_engines_as_much():
+    """Its own error is 1 on average and 8 at worst, of a range of 20."""
+    found = tolerance_for(Precision.INT8, WANTED, off_by(0.0, worst=8.0))
+    assert found.mean == pytest.approx(ROUNDING_FACTOR * 1 / 20)
+    assert found.worst == pytest.approx(2 * ROUNDING_FACTOR * 8 / 20)
+    assert compare_logits(off_by(0.07 * 20), WANTED, Precision.INT8, found).passed
+    assert not compare_logits(off_by(0.08 * 20), WANTED, Precision.INT8, found).passed
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_float_graphs_are_held_to_the_table_whatever_they_compute(precision):
+    assert tolerance_for(precision, WANTED, off_by(5.0)) == TOLERANCES[precision]
 
 
 def test_looser_precisions_are_looser():

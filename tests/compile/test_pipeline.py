@@ -10,7 +10,7 @@ import pytest
 
 import irstd
 from irstd.bundle import read_bundle
-from irstd.compile import NETWORKS, TARGETS, build_bundle, lower, measure, pipeline, prepare
+from irstd.compile import NETWORKS, TARGETS, build_bundle, measure, pipeline
 from irstd.compile.builders import cpu
 from irstd.compile.shipped import read_shipped
 from irstd.errors import (
@@ -23,24 +23,6 @@ from irstd.errors import (
 )
 from irstd.manifest import FORMAT_VERSION
 from irstd.metrics import evaluate
-
-
-@pytest.fixture(autouse=True)
-def _brief(monkeypatch):
-    monkeypatch.setattr(cpu, "ROUNDS", 2)
-    monkeypatch.setattr(cpu, "WARM_UP_ROUNDS", 1)
-
-
-@pytest.fixture
-def build(tiny_onnx, make_data, tmp_path):
-    """Return a function that builds the tiny network, by default to fp32 with labelled data."""
-    data = make_data()
-
-    def run(out="tiny.irstd", source=None, **flags):
-        flags = {"normalize": "80,40", "data": data, "cache": tmp_path / "cache", **flags}
-        return build_bundle(source or tiny_onnx(), tmp_path / out, **flags)
-
-    return run
 
 
 def graph_of(bundle, name):
@@ -131,92 +113,6 @@ def test_same_inputs_give_the_same_graphs_scales_and_frames(build, tmp_path):
 def test_seed_changes_what_calibrates(build):
     lists = [build(precision="int8", seed=seed).report["calibrated_on"] for seed in (0, 5)]
     assert lists[0] != lists[1]
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Count what the stages compute, as opposed to take from the cache."""
-    counts = {"rewrite": 0, "calibrate": 0, "score": 0}
-    # Two engines of nearly one speed would take turns in being chosen, and scored.
-    monkeypatch.setattr(cpu, "_time", lambda trials, inputs: {trial.name: 1.0 for trial in trials})
-
-    def counting(name, real):
-        def run(*arguments, **keywords):
-            counts[name] += 1
-            return real(*arguments, **keywords)
-
-        return run
-
-    monkeypatch.setattr(prepare, "rewrite", counting("rewrite", prepare.rewrite))
-    monkeypatch.setattr(lower, "calibrate", counting("calibrate", lower.calibrate))
-    monkeypatch.setattr(measure, "score_frames", counting("score", measure.score_frames))
-    return counts
-
-
-def test_repeated_build_computes_nothing_again(build, computed):
-    build(precision="int8")
-    assert computed == {"rewrite": 1, "calibrate": 1, "score": 2}
-    build("again.irstd", precision="int8")
-    assert computed == {"rewrite": 1, "calibrate": 1, "score": 2}
-
-
-def test_another_calibrator_computes_only_what_depends_on_it(build, computed):
-    build(precision="int8")
-    build(precision="int8", calibration="mse")
-    assert computed == {"rewrite": 1, "calibrate": 2, "score": 3}  # FP32 is scored once
-
-
-def test_without_cache_everything_is_computed(build, computed, tmp_path):
-    for _ in range(2):
-        build(precision="int8", use_cache=False, cache=None)
-    assert computed == {"rewrite": 2, "calibrate": 2, "score": 4}
-    assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.parametrize(
-    ("breaks", "left"),
-    [
-        ("calibrate", {"rewrite": 0, "calibrate": 1, "score": 2}),
-        ("score", {"rewrite": 0, "calibrate": 0, "score": 2}),
-        ("write", {"rewrite": 0, "calibrate": 0, "score": 0}),
-    ],
-)
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_interrupted_build_leaves_nothing_and_continues(
-    breaks, left, error, build, computed, monkeypatch, tmp_path
-):
-    """Stopped in a stage: no bundle, no temporary file, and the stages before it are kept."""
-    where = {
-        "calibrate": (lower, "calibrate"),
-        "score": (measure, "score_frames"),
-        "write": (pipeline, "write_bundle"),
-    }[breaks]
-
-    def stop(*_, **__):
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(*where, stop)
-        with pytest.raises(error):
-            build(precision="int8")
-    assert not list(tmp_path.glob("*.irstd"))
-    assert not list(tmp_path.rglob("*.part"))
-    for name in computed:
-        computed[name] = 0
-    assert build(precision="int8").path.is_file()
-    assert computed == left
-
-
-def test_damaged_cache_entries_are_made_again(build, computed, tmp_path):
-    first = build(precision="int8")
-    for entry in (tmp_path / "cache" / "stages").iterdir():
-        entry.write_bytes(entry.read_bytes()[:-3])
-    second = build("second.irstd", precision="int8")
-    assert computed == {"rewrite": 2, "calibrate": 2, "score": 4}
-    assert (
-        read_bundle(first.path).members["model.int8.onnx"]
-        == (read_bundle(second.path).members["model.int8.onnx"])
-    )
 
 
 def worse(monkeypatch):
@@ -361,17 +257,6 @@ def test_all_engines_wrong_is_a_parity_failure(build, monkeypatch, tmp_path):
 
 def test_missing_folders_of_the_bundle_are_made(build, tmp_path):
     assert build("deep/er/tiny.irstd").path == tmp_path / "deep" / "er" / "tiny.irstd"
-
-
-@pytest.mark.parametrize("kind", ["folder", "under a file"])
-def test_impossible_out_is_refused_before_anything_is_computed(kind, build, computed, tmp_path):
-    if kind == "folder":
-        (tmp_path / "out.irstd").mkdir()
-    else:
-        (tmp_path / "out").write_text("")
-    with pytest.raises(OSError, match="directory"):
-        build("out.irstd" if kind == "folder" else "out/a.irstd")
-    assert computed["rewrite"] == 0
 
 
 def test_out_in_a_folder_that_cannot_be_written(build, monkeypatch):

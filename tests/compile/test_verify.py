@@ -1,5 +1,6 @@
 """A bundle still computes what it did, or somebody says which part does not."""
 
+import dataclasses
 import io
 import json
 
@@ -8,23 +9,9 @@ import numpy as np
 import pytest
 
 from irstd.bundle import read_bundle, write_bundle
-from irstd.compile import build_bundle
+from irstd.compile import verify as module
 from irstd.compile.verify import verify_bundle
 from irstd.errors import BundleCorrupt, BundleError, InputError, ParityFailed, UsageError
-
-
-@pytest.fixture
-def build(tiny_onnx, make_data, tmp_path, monkeypatch):
-    """Return a function that builds the tiny network and returns the bundle's path."""
-    from irstd.compile.builders import cpu
-
-    monkeypatch.setattr(cpu, "ROUNDS", 2)
-
-    def run(name="tiny.irstd", **flags):
-        flags = {"normalize": "80,40", "data": make_data(), "cache": tmp_path / "cache", **flags}
-        return build_bundle(tiny_onnx(), tmp_path / name, **flags).path
-
-    return run
 
 
 def rewrite_members(path, change):
@@ -47,8 +34,8 @@ def npy(values):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_fresh_bundle_passes(precision, build):
-    found = verify_bundle(build(precision=precision))
+def test_fresh_bundle_passes(precision, built):
+    found = verify_bundle(built(precision))
     assert found.passed
     assert found.reference.passed
     assert found.deployed.passed
@@ -58,7 +45,7 @@ def test_fresh_bundle_passes(precision, build):
 
 
 def test_portable_bundle_is_computed_node_by_node(build):
-    found = verify_bundle(build(precision="int8", target="jetson-orin-nano"))
+    found = verify_bundle(build(precision="int8", target="jetson-orin-nano").path)
     assert found.engine.startswith("onnxruntime")
     assert "node by node" in found.engine
     assert found.deployed.max_abs_error == 0
@@ -66,7 +53,7 @@ def test_portable_bundle_is_computed_node_by_node(build):
 
 @pytest.mark.parametrize("size", [(20, 30), (32, 32), (45, 70)])
 def test_golden_frames_smaller_and_larger_than_the_engine(size, build, make_data):
-    path = build(precision="int8", data=make_data("sized", size_hw=size))
+    path = build(precision="int8", data=make_data("sized", size_hw=size)).path
     bundle = read_bundle(path)
     frame = array(bundle.read("golden/frame_000.npy"))
     assert frame.shape == (min(size[0], 32), min(size[1], 32))
@@ -76,76 +63,80 @@ def test_golden_frames_smaller_and_larger_than_the_engine(size, build, make_data
 
 
 def test_without_data_simulated_frames_are_golden(build):
-    path = build(precision="fp32", data=None)
+    path = build(precision="fp32", data=None).path
     assert verify_bundle(path).passed
     assert "golden/frame_002.npy" in read_bundle(path).members
 
 
-def test_data_scores_both_graphs(build, make_data):
+def test_data_scores_both_graphs(built, make_data):
     data = make_data("more", frames=4, seed=9)
-    verdict = verify_bundle(build(precision="int8"), data).verdict
+    verdict = verify_bundle(built("int8"), data).verdict
     assert verdict.frames == 4
     assert verdict.accuracy.fp32.targets == verdict.accuracy.deployed.targets > 0
     assert verdict.accuracy.fp32 != verdict.accuracy.deployed
 
 
-def test_list_restricts_the_data(build, make_data, tmp_path):
+def test_list_restricts_the_data(built, make_data, tmp_path):
     (tmp_path / "two.txt").write_text("000\n003\n")
     data = make_data("more", frames=4, seed=9)
-    assert verify_bundle(build(), data, tmp_path / "two.txt").verdict.frames == 2
+    assert verify_bundle(built("fp32"), data, tmp_path / "two.txt").verdict.frames == 2
 
 
-def test_unlabelled_data_is_not_measured(build, make_data):
-    verdict = verify_bundle(build(), make_data("bare", masks=False)).verdict
+def test_unlabelled_data_is_not_measured(built, make_data):
+    verdict = verify_bundle(built("fp32"), make_data("bare", masks=False)).verdict
     assert (verdict.frames, verdict.accuracy) == (6, None)
 
 
-def test_budget_of_the_caller_and_of_the_build(build, make_data):
-    """int8 moves HSE-P by a little on these frames; a budget of nothing for all metrics fails."""
-    path = build(precision="int8", budget="hse=-50")
+def test_budget_of_the_caller_and_of_the_build(build, make_data, monkeypatch):
+    path = build(precision="int8", budget="hse=-50").path
     data = make_data("more", frames=4, seed=9)
-    assert verify_bundle(path, data).verdict.budget == {"hse": -50.0}
-    change = verify_bundle(path, data).verdict.accuracy.change
-    worst = min((name for name in change if name != "fa"), key=lambda name: change[name])
-    assert change[worst] < 0
-    found = verify_bundle(path, data, budget={worst: 0.0})
+    real = module.judge
+
+    def worse(before, after, budget):
+        return real(before, dataclasses.replace(after, hse=before.hse - 5), budget)
+
+    monkeypatch.setattr(module, "judge", worse)
+    found = verify_bundle(path, data)
+    assert found.passed
+    assert found.verdict.budget == {"hse": -50.0}
+    found = verify_bundle(path, data, budget={"hse": -1.0})
     assert not found.passed
-    assert found.verdict.violations[0].startswith(worst)
+    assert found.verdict.violations == ("hse changed by -5.000, allowed -1.000",)
 
 
 @pytest.mark.parametrize("labelled", [False, None])
-def test_budget_without_labelled_data(labelled, build, make_data):
+def test_budget_without_labelled_data(labelled, built, make_data):
     data = None if labelled is None else make_data("bare", masks=False)
     with pytest.raises(UsageError, match="--budget needs labelled frames"):
-        verify_bundle(build(), data, budget={"hse": -1.0})
+        verify_bundle(built("fp32"), data, budget={"hse": -1.0})
 
 
-def test_frame_of_another_bit_depth_is_named(build, make_data):
+def test_frame_of_another_bit_depth_is_named(built, make_data):
     with pytest.raises(InputError, match=r"000\.png: uint16 pixels.*--bit-depth"):
-        verify_bundle(build(), make_data("deep", bit_depth=14))
+        verify_bundle(built("fp32"), make_data("deep", bit_depth=14))
 
 
-def test_mask_of_another_size_is_named(build, make_data):
+def test_mask_of_another_size_is_named(built, make_data):
     data = make_data("more", frames=2)
     cv2.imwrite(str(data / "masks" / "001.png"), np.full((4, 4), 255, np.uint8))
     with pytest.raises(InputError, match=r"001\.png: 4x4 px"):
-        verify_bundle(build(), data)
+        verify_bundle(built("fp32"), data)
 
 
 @pytest.mark.parametrize(
     ("kind", "who"), [("logits", "the FP32 graph"), ("deployed", "openvino|onnx")]
 )
-def test_disagreeing_golden_frame_fails_parity(kind, who, build):
+def test_disagreeing_golden_frame_fails_parity(kind, who, built):
     def shift(members):
         name = f"golden/{kind}_001.npy"
         members[name] = npy(array(members[name]) + np.float32(3))
 
-    path = rewrite_members(build(precision="int8"), shift)
+    path = rewrite_members(built("int8"), shift)
     with pytest.raises(ParityFailed, match=rf"({who}).*disagrees with the golden frames"):
         verify_bundle(path)
 
 
-def test_other_weights_with_true_hashes_fail_parity(build, tmp_path, make_tiny):
+def test_other_weights_with_true_hashes_fail_parity(built, tmp_path, make_tiny):
     """What the golden frames are for: a graph swapped for another, everything else consistent."""
     import onnx
 
@@ -158,7 +149,7 @@ def test_other_weights_with_true_hashes_fail_parity(build, tmp_path, make_tiny):
         members["model.fp32.onnx"] = model.SerializeToString()
 
     with pytest.raises(ParityFailed, match="disagrees"):
-        verify_bundle(rewrite_members(build(precision="fp32"), swap))
+        verify_bundle(rewrite_members(built("fp32"), swap))
 
 
 SMALL, DOUBLE = npy(np.zeros((2, 2), np.float32)), npy(np.zeros((32, 32), np.float64))
@@ -191,15 +182,15 @@ def put(name, data):
         (put("report.json", b"[]"), BundleCorrupt, "report.json is not a JSON object"),
     ],
 )  # fmt: skip
-def test_members_that_hold_something_else(change, error, reason, build):
-    path = rewrite_members(build(precision="fp32"), change)
+def test_members_that_hold_something_else(change, error, reason, built):
+    path = rewrite_members(built("fp32"), change)
     with pytest.raises(error) as caught:
         verify_bundle(path)
     assert reason in str(caught.value)
     assert str(path) in str(caught.value)
 
 
-def test_pickled_golden_frames_are_never_loaded(build, tmp_path):
+def test_pickled_golden_frames_are_never_loaded(built, tmp_path):
     marker = tmp_path / "executed"
 
     class Payload:
@@ -207,21 +198,21 @@ def test_pickled_golden_frames_are_never_loaded(build, tmp_path):
             return (type(marker).touch, (marker,))
 
     data = npy(np.array([Payload()], dtype=object))
-    path = rewrite_members(build(precision="fp32"), put("golden/frame_000.npy", data))
+    path = rewrite_members(built("fp32"), put("golden/frame_000.npy", data))
     with pytest.raises(BundleCorrupt, match="not an array"):
         verify_bundle(path)
     assert not marker.exists()
 
 
-def test_no_golden_frames_at_all(build):
+def test_no_golden_frames_at_all(built):
     def change(members):
         for name in [n for n in members if n.endswith(".npy")]:
             del members[name]
 
     with pytest.raises(BundleCorrupt, match="0 golden frames"):
-        verify_bundle(rewrite_members(build(precision="fp32"), change))
+        verify_bundle(rewrite_members(built("fp32"), change))
 
 
-def test_report_is_not_needed(build):
-    path = rewrite_members(build(precision="fp32"), drop("report.json"))
+def test_report_is_not_needed(built):
+    path = rewrite_members(built("fp32"), drop("report.json"))
     assert verify_bundle(path).built_within_budget is None
