@@ -43,7 +43,7 @@ from irstd.files import write_atomic
 from irstd.fingerprint import environment
 from irstd.frames import list_labelled
 from irstd.runtime.detector import Detector, open_bundle
-from irstd.runtime.sessions import SESSIONS
+from irstd.runtime.sessions import ENGINES
 from irstd.runtime.stream import POLICIES
 
 PROG = "irstd-bench"
@@ -76,7 +76,7 @@ def make_command(command_line: str) -> argparse.ArgumentParser:
         "--against", type=Path, metavar="BUNDLE", help="measure another bundle in turns with it"
     )
     latency.add_argument(
-        "--against-engine", default="auto", choices=("auto", *SESSIONS), help="engine of the other"
+        "--against-engine", default="auto", choices=("auto", *ENGINES), help="engine of the other"
     )
 
     paced = add_verb(verbs, "paced", _paced, "time frames that arrive at a fixed rate (open loop)")
@@ -274,7 +274,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _add_bundle(verb: Any) -> None:
     verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="a .irstd file")
     verb.add_argument(
-        "--engine", default="auto", choices=("auto", *SESSIONS), help="auto: the bundle's choice"
+        "--engine", default="auto", choices=("auto", *ENGINES), help="auto: the bundle's choice"
     )
 
 

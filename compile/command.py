@@ -256,7 +256,7 @@ def _verify(options: argparse.Namespace) -> Outcome:
 def _distil(options: argparse.Namespace) -> Outcome:
     from irstd.compile.distil.config import load_config
 
-    config = load_config(options.config)
+    config = load_config(options.config)  # a wrong file is told without torch
     from irstd.compile.distil.train import distil
 
     best = distil(config, resume=options.resume)

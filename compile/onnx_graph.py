@@ -69,7 +69,7 @@ def fresh_name(model: ModelProto, stem: str) -> str:
 def add_constant(model: ModelProto, stem: str, array: NDArray[Any]) -> str:
     """Add an initialiser and return its name, which starts with `stem`."""
     name = fresh_name(model, stem)
-    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
     return name
 
 

@@ -21,7 +21,7 @@ from irstd.errors import InputError, IrstdError, UsageError
 from irstd.files import atomic_open, write_atomic
 from irstd.frames import Frame
 from irstd.runtime.detector import Detector, open_bundle
-from irstd.runtime.sessions import SESSIONS
+from irstd.runtime.sessions import ENGINES
 from irstd.runtime.sources import FrameSource, open_source
 from irstd.runtime.stream import POLICIES, StreamResult, run_stream
 from irstd.types import Detections
@@ -74,7 +74,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--draw", type=Path, metavar="DIR", help="write an annotated PNG for each inferred frame"
     )
     parser.add_argument(
-        "--engine", choices=("auto", *SESSIONS), default="auto", help="auto is the build's choice"
+        "--engine", choices=("auto", *ENGINES), default="auto", help="auto is the build's choice"
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="of one inference; None is the engine's choice"

@@ -3,8 +3,8 @@
     python scripts/bench.py [--seconds S] [--out benchmarks/results]
 
 Builds ACM 256x256 in INT8 and FP32, then measures INT8 in its chosen engine against FP32 in ONNX
-Runtime, in turns on one thread, and INT8 at 30 Hz. Writes latency-acm.json, paced-acm.json and
-their pages into --out, each with the command that made it.
+Runtime, in turns on one thread, and INT8 at 30 Hz. Writes latency-acm.json and paced-acm.json into
+--out, each with the command that made it.
 """
 
 import argparse

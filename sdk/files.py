@@ -3,12 +3,10 @@
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
-
-_DEFAULT_MODE = 0o666
 
 
 def sha256_hex(data: bytes | bytearray | memoryview) -> str:
@@ -39,19 +37,17 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         OSError: The folder is not writable or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    # Unlike those of tempfile, as public as the umask allows.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, _DEFAULT_MODE & ~umask)  # mkstemp makes private files
-        os.replace(name, path)
+        os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -8,6 +8,7 @@ from irstd.compile.networks.blocks import (
     FCNHead,
     Norm,
     contextual_stem,
+    expect_background,
     initialise,
     residual_stage,
 )
@@ -36,6 +37,7 @@ class ACM(nn.Module):
         self.uplayer1 = residual_stage(16, 16, blocks, 1)
         self.head = FCNHead(16)
         initialise(self)
+        expect_background(self.head)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map a (N, in_channels, H, W) normalised image to (N, 1, H, W) logits."""

@@ -12,6 +12,7 @@ from irstd.compile.networks.blocks import (
     FCNHead,
     Norm,
     contextual_stem,
+    expect_background,
     initialise,
     residual_stage,
 )
@@ -39,6 +40,7 @@ class ALCNet(nn.Module):
         self.deconv0 = nn.ConvTranspose2d(16, 8, 4, 2, 1)
         self.head = FCNHead(8)
         initialise(self)
+        expect_background(self.head)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map a (N, in_channels, H, W) normalised image to (N, 1, H, W) logits."""

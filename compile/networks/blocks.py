@@ -1,11 +1,14 @@
 """Blocks that several networks share (models.md 1.1). All tensors are (N, C, H, W) float32."""
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 Norm = Literal["batch", "group"]
+
+TARGET_PRIOR = 0.01
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
@@ -48,7 +51,7 @@ def contextual_stem(in_channels: int, width: int, input_norm_eps: float) -> nn.S
     Args:
         in_channels: Channels of the image, 1 or 3.
         width: Channels after the stem; the first two convolutions have half of it.
-        input_norm_eps: eps of the BatchNorm on the raw input (models.md 1.1, the eps trap).
+        input_norm_eps: eps of the BatchNorm on the raw input (ADR 0008).
     """
     half = width // 2
     return nn.Sequential(
@@ -118,6 +121,17 @@ class FCNHead(nn.Module):
         """Map (N, C, H, W) to (N, 1, H, W) logits."""
         out: Tensor = self.block(x)
         return out
+
+
+def expect_background(head: FCNHead) -> None:
+    """Let an untrained head say TARGET_PRIOR everywhere (Lin et al., Focal loss, section 3.3).
+
+    Targets are some 1e-3 of all pixels: from even odds, a bias that moves by the learning rate a
+    step would take thousands of steps to get there.
+    """
+    bias = head.block[-1].bias
+    assert isinstance(bias, torch.Tensor)
+    nn.init.constant_(bias, math.log(TARGET_PRIOR / (1 - TARGET_PRIOR)))
 
 
 def initialise(module: nn.Module) -> None:

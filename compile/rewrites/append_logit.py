@@ -24,9 +24,9 @@ def append_logit(model: ModelProto) -> ModelProto:
     names = {part: fresh_name(copy, f"{output}_{part}") for part in ("p", "safe", "q", "odds")}
     rename_value(copy, output, names["p"])
     copy.graph.output[0].name = output
-    low = add_constant(copy, f"{output}_low", np.float32(LOWEST_PROBABILITY).reshape(()))
-    high = add_constant(copy, f"{output}_high", np.float32(1 - LOWEST_PROBABILITY).reshape(()))
-    one = add_constant(copy, f"{output}_one", np.float32(1).reshape(()))
+    low = add_constant(copy, f"{output}_low", np.float32(LOWEST_PROBABILITY))
+    high = add_constant(copy, f"{output}_high", np.float32(1 - LOWEST_PROBABILITY))
+    one = add_constant(copy, f"{output}_one", np.float32(1))
     copy.graph.node.extend(
         [
             helper.make_node("Clip", [names["p"], low, high], [names["safe"]], f"{output}_clip"),

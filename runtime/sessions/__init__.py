@@ -15,6 +15,7 @@ from irstd.runtime.sessions.openvino_session import open_openvino
 from irstd.runtime.sessions.protocol import Session
 
 __all__ = [
+    "ENGINES",
     "SESSIONS",
     "Session",
     "installed_sessions",
@@ -31,6 +32,9 @@ SESSIONS: dict[str, Callable[[bytes, int | None], Session]] = {
 
 # "reference" is a way to run onnxruntime, so it shares its library.
 _LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "reference": "onnxruntime"}
+# What a user may ask for by name: every session but the one for tests.
+ENGINES = tuple(_LIBRARIES)
+
 _INSTALL = "pip install 'irstd-sdk[cpu]'"
 
 

@@ -81,19 +81,6 @@ def make_image() -> Callable[..., NDArray[np.float32]]:
     return make
 
 
-@pytest.fixture
-def public_weights() -> Callable[[str], Path]:
-    """Return a function that finds a public checkpoint beside the repository, or skips."""
-    folder = Path(__file__).resolve().parents[2].parent / "shared" / "weights"
-
-    def find(name: str) -> Path:
-        if not (folder / name).is_file():
-            pytest.skip(f"public checkpoint {name} is not here")
-        return folder / name
-
-    return find
-
-
 @pytest.fixture(scope="session")
 def make_small() -> Callable[..., "ModelProto"]:
     """Return a function that builds a checked graph from nodes and constants.

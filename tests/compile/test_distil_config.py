@@ -202,8 +202,9 @@ def test_files_that_are_no_text(tmp_path):
     refused(path)
 
 
-def test_the_shipped_example_is_sound(root, data_root):
-    text = (root / "examples" / "train-acm.yaml").read_text("utf-8")
+@pytest.mark.parametrize("name", ["train-acm.yaml", "train-acm-256.yaml"])
+def test_the_shipped_examples_are_sound(root, data_root, name):
+    text = (root / "examples" / name).read_text("utf-8")
     assert {entry["path"].rpartition("/")[2] for entry in yaml.safe_load(text)["data"]} == {
         "irstd_1k",
         "nudt_sirst",

@@ -81,10 +81,10 @@ def test_training_behaviour_is_not_exported(make_image):
         ("alcnet_sirst3.pth.tar", "alcnet"),
     ],
 )
-def test_public_checkpoints_export(file, network, public_weights, make_image):
+def test_public_checkpoints_export(file, network, weights_root, make_image):
     from irstd.compile.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(network, public_weights(file))
+    checkpoint = load_checkpoint(network, weights_root / file)
     graph = export(checkpoint.module, checkpoint.options.in_channels)
     image = make_image(checkpoint.options.in_channels, 96, 64)
     assert_close(run_graph(graph, image), module_output(checkpoint.module, image))

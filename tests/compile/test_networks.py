@@ -42,6 +42,17 @@ def test_every_parameter_is_executed(network, make_module):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
+def test_untrained_networks_expect_background(network):
+    torch = pytest.importorskip("torch")
+    spec = NETWORKS[network]
+    module = spec.build(in_channels=spec.in_channels, norm="batch", input_norm_eps=1e-5).eval()
+    side = 4 * spec.stride_px
+    dark = torch.zeros(1, spec.in_channels, side, side)
+    with torch.inference_mode():
+        assert torch.sigmoid(module(dark)).max() < 0.5
+
+
+@pytest.mark.parametrize("network", NETWORKS)
 def test_macs_at_the_default_size(network, make_graph):
     spec = NETWORKS[network]
     fixed = fix_shape(make_graph(network, "batch", spec.in_channels), *spec.default_size_hw)

@@ -86,12 +86,12 @@ def test_split_costs_nine_quarters_of_the_transposed_layers(make_graph):
     ("file", "network"),
     [("acm_sirst3_point.pth.tar", "acm"), ("alcnet_sirst3.pth.tar", "alcnet")],
 )
-def test_public_checkpoints(file, network, public_weights, make_image):
+def test_public_checkpoints(file, network, weights_root, make_image):
     pytest.importorskip("torch")
     from irstd.compile.checkpoint import load_checkpoint
     from irstd.compile.export import export
 
-    checkpoint = load_checkpoint(network, public_weights(file))
+    checkpoint = load_checkpoint(network, weights_root / file)
     graph = export(checkpoint.module, checkpoint.options.in_channels)
     plain, affine = rewrite(graph, 64, 96)
     image = make_image(checkpoint.options.in_channels, 64, 96)
