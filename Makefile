@@ -29,6 +29,7 @@ check: $(DEVELOP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python scripts/size_budget.py
+	$(BIN)/python scripts/readme_tables.py --check
 	$(BIN)/python scripts/link_tree.py
 	$(BIN)/mypy
 	$(BIN)/mypy --implicit-reexport tests scripts examples

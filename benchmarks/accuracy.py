@@ -42,7 +42,8 @@ def measure_accuracy(
 
     Args:
         detector: The subject.
-        files: Images with masks; one pair is in memory at a time.
+        files: Images with masks; the score maps of all of them are kept, 4 bytes a
+            pixel.
         threshold: Probability above which a pixel is positive, in [0, 1).
         between: Called after each frame with the number done.
 

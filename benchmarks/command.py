@@ -39,7 +39,7 @@ from irstd.benchmarks.report import (
 from irstd.benchmarks.text import accuracy_text, latency_text, paced_text
 from irstd.cli import Outcome, add_verb, make_parser, run, to_json
 from irstd.errors import BenchmarkInvalid, UsageError
-from irstd.files import write_atomic
+from irstd.files import check_writable, write_atomic
 from irstd.fingerprint import environment
 from irstd.frames import list_labelled
 from irstd.runtime.detector import Detector, open_bundle
@@ -260,9 +260,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
         for flag in ("out", "raw", "html")
         if (path := getattr(options, flag, None)) is not None
     }
-    for flag, path in named.items():
-        if path.is_dir():
-            raise UsageError(f"--{flag} {path}: is a folder; name a file")
+    for path in named.values():
+        check_writable(path)
     if len(set(named.values())) < len(named):
         raise UsageError("--out, --raw and --html name the same file; name different ones")
     if "html" in named:

@@ -57,6 +57,8 @@ class Conditions:
         clocks_locked: Whether the lowest and the highest allowed frequency are equal.
         frequency_mhz_min: Lowest sample of any core.
         frequency_mhz_max: Highest sample of any core.
+        frequency_spread: Of the core that varied most, as `spread` defines it; cores of different
+            kinds have different clocks.
         throttle_events: How often a core was slowed down for heat or power.
         temperature_c_before: Hottest zone at the start.
         temperature_c_after: And at the end.
@@ -73,6 +75,7 @@ class Conditions:
     clocks_locked: bool | None
     frequency_mhz_min: float | None
     frequency_mhz_max: float | None
+    frequency_spread: float | None
     throttle_events: int | None
     temperature_c_before: float | None
     temperature_c_after: float | None
@@ -86,11 +89,10 @@ class Conditions:
     @property
     def clocks(self) -> Clocks:
         """The part on which a verdict depends."""
-        low, high = self.frequency_mhz_min, self.frequency_mhz_max
         return Clocks(
             throttle_events=self.throttle_events,
             locked=self.clocks_locked,
-            frequency_spread=spread((low, high)) if low is not None and high is not None else None,
+            frequency_spread=self.frequency_spread,
         )
 
     @property
@@ -136,7 +138,7 @@ class Watch:
 
     def begin(self) -> None:
         """Start over: what happened before, a warm-up say, does not count."""
-        self._frequencies = read_frequencies_mhz(self._root)
+        self._samples_mhz = [read_frequencies_mhz(self._root)]
         self._first = take_snapshot(self._root)
         self._began_s = self._clock()
         self._next_s = self._began_s + SAMPLE_PERIOD_S
@@ -147,20 +149,28 @@ class Watch:
         self._show(now_s - self._began_s)
         if now_s >= self._next_s:
             self._next_s = now_s + SAMPLE_PERIOD_S
-            self._frequencies += read_frequencies_mhz(self._root)
+            self._samples_mhz.append(read_frequencies_mhz(self._root))
 
     def finish(self) -> Conditions:
         """Return what happened since `begin`."""
-        self._frequencies += read_frequencies_mhz(self._root)
+        self._samples_mhz.append(read_frequencies_mhz(self._root))
         return compare_snapshots(
-            self._first, take_snapshot(self._root), self._frequencies, self._root
+            self._first, take_snapshot(self._root), self._samples_mhz, self._root
         )
 
 
 def compare_snapshots(
-    first: Snapshot, last: Snapshot, frequencies_mhz: list[float], root: Path = Path("/")
+    first: Snapshot, last: Snapshot, samples_mhz: list[list[float]], root: Path = Path("/")
 ) -> Conditions:
-    """Return what changed from one snapshot to a later one."""
+    """Return what changed from one snapshot to a later one.
+
+    Args:
+        first: The state before.
+        last: The state after.
+        samples_mhz: Frequency of each core, as `read_frequencies_mhz` gave it once a second.
+        root: Where the `sys` folder is.
+    """
+    cores = list(zip(*samples_mhz, strict=False))  # a core may be switched off meanwhile
     seconds = max(last.at_s - first.at_s, 1e-9)
     own_s = last.own_cpu_s - first.own_cpu_s
     busy_s = _difference(last.busy_cpu_s, first.busy_cpu_s)
@@ -175,8 +185,9 @@ def compare_snapshots(
         seconds=seconds,
         governor=_read_text(policy / "scaling_governor"),
         clocks_locked=None if lowest is None or highest is None else lowest == highest,
-        frequency_mhz_min=min(frequencies_mhz, default=None),
-        frequency_mhz_max=max(frequencies_mhz, default=None),
+        frequency_mhz_min=min(map(min, cores), default=None),
+        frequency_mhz_max=max(map(max, cores), default=None),
+        frequency_spread=max(map(spread, cores), default=None),
         throttle_events=None if throttled is None else int(throttled),
         temperature_c_before=first.temperature_c,
         temperature_c_after=last.temperature_c,
@@ -208,7 +219,7 @@ def take_snapshot(root: Path = Path("/")) -> Snapshot:
 def read_frequencies_mhz(root: Path = Path("/")) -> list[float]:
     """Return the present frequency of each core in MHz; empty where it cannot be read."""
     files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
-    return [value / 1e3 for path in files if (value := _read_number(path)) is not None]
+    return [value / 1e3 for path in sorted(files) if (value := _read_number(path)) is not None]
 
 
 def _read_cpu_times(path: Path) -> tuple[float | None, float | None]:

@@ -1,16 +1,22 @@
 """Stage results by content hash: a repeated or interrupted build continues where it was."""
 
 import errno
+import functools
+import importlib.metadata
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import irstd.calibration
+import irstd.compile
+import irstd.runtime
 from irstd.errors import BuildError
-from irstd.files import sha256_hex, write_atomic
+from irstd.files import sha256_hex, sha256_of_file, write_atomic
 from irstd.fingerprint import content_key
-from irstd.version import __version__
 
 _log = logging.getLogger(__name__)
+# The libraries that shape a stage's result, besides the engines, which name themselves.
+_LIBRARIES = ("numpy", "opencv-python-headless", "onnx", "onnxsim", "onnxruntime", "torch")
 _DIGEST_BYTES = 64
 _KEY_DIGITS = 32
 
@@ -23,7 +29,8 @@ def cached(
     Args:
         folder: The cache; None computes every time.
         stage: Name of the stage.
-        parts: Everything that the result depends on: text, bytes or JSON-able values.
+        parts: What the result depends on besides this package's own sources and the libraries
+            that it computes with: text, bytes or JSON-able values.
         make: Computes the result.
 
     Raises:
@@ -32,7 +39,7 @@ def cached(
     """
     if folder is None:
         return make()
-    key = content_key(stage, __version__, *parts)
+    key = content_key(stage, _makers(), *parts)
     path = folder / "stages" / f"{stage}-{key[:_KEY_DIGITS]}"
     stored = _read(path)
     if stored is not None:
@@ -49,6 +56,23 @@ def cached(
             "give another folder with --cache DIR, or none with --no-cache"
         ) from error
     return content
+
+
+@functools.cache
+def _makers() -> dict[str, str]:
+    """Return the versions of all that computes: a hash of our sources, and of each library."""
+    packages = (irstd, irstd.compile, irstd.calibration, irstd.runtime)
+    files = {path for package in packages for root in package.__path__
+             for path in Path(root).rglob("*.py")}  # fmt: skip
+    sources = "".join(sorted(sha256_of_file(path) for path in files))
+    return {"irstd": sha256_hex(sources.encode())} | {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _read(path: Path) -> bytes | None:

@@ -184,9 +184,9 @@ def _all_have(prefix: str, names: Iterable[str]) -> bool:
 def _recognise(tensors: Mapping[str, "Tensor"], input_norm_eps: float) -> NetworkOptions:
     """Tell a public layout's variant by its keys and shapes."""
     fused_stats = any(k.startswith("fuse") and k.endswith("running_mean") for k in tensors)
-    first = tensors.get("stem.0.weight")
+    coloured = any(t.ndim == 4 and t.shape[1] == 3 for t in tensors.values())
     return NetworkOptions(
-        in_channels=3 if first is not None and first.numel() == 3 else 1,
+        in_channels=3 if coloured else 1,
         norm="batch" if fused_stats else "group",
         input_norm_eps=input_norm_eps,
     )

@@ -13,7 +13,7 @@ from irstd.cli import Outcome, add_verb
 from irstd.compile.networks import NETWORKS
 from irstd.compile.settings import OUTPUT_KINDS, FrameSettings, LoweringSettings, SourceSettings
 from irstd.errors import BudgetExceeded, UsageError
-from irstd.files import write_atomic
+from irstd.files import check_writable, write_atomic
 from irstd.fingerprint import to_plain
 from irstd.manifest_json import INT8_FORMS
 from irstd.targets import TARGETS
@@ -186,14 +186,14 @@ def _prepared(request: "Request") -> "Prepared":
 
 
 def _build(options: argparse.Namespace) -> Outcome:
-    from irstd.compile.pipeline import check_out, run_build
+    from irstd.compile.pipeline import run_build
     from irstd.compile.summary import describe_build
 
     if options.out.suffix != ".irstd":
         raise UsageError(f"-o {options.out}: a bundle's name ends in .irstd")
     request = _request(options)
     if request.dry_run:
-        check_out(options.out)
+        check_writable(options.out)
         return _rehearse(dataclasses.replace(request, no_cache=True), options.out)
     result = run_build(request.settings, options.out, request.cache_folder, _progress(options))
     report = {"bundle": str(result.path), "bundle_sha256": result.sha256, **result.report}
@@ -206,9 +206,8 @@ def _rehearse(request: "Request", out: Path) -> Outcome:
     from irstd.compile.summary import describe_input
 
     settings = request.settings
-    frames = choose_frames(
-        settings.frames, calibrates=settings.calibrates, budget=bool(settings.budget)
-    )
+    precision, budget = settings.lowering.precision, bool(settings.budget)
+    frames = choose_frames(settings.frames, precision, budget=budget)
     prepared = _prepared(request)
     report = {
         "settings": settings.resolved(),
@@ -259,13 +258,14 @@ def _distil(options: argparse.Namespace) -> Outcome:
     config = load_config(options.config)  # a wrong file is told without torch
     from irstd.compile.distil.train import distil
 
-    best = distil(config, resume=options.resume)
+    best = distil(config, resume=options.resume, quiet=options.quiet)
     return Outcome({"weights": str(best)}, f"best weights: {best}")
 
 
 def _export(options: argparse.Namespace) -> Outcome:
     from irstd.compile.summary import describe_input
 
+    check_writable(options.out)
     prepared = _prepared(_request(options))
     write_atomic(options.out, prepared.model.SerializeToString())
     report = {
@@ -287,7 +287,8 @@ def _calibrate(options: argparse.Namespace) -> Outcome:
 
     request = _request(options, precision=Precision.INT8.value)
     settings = request.settings
-    frames = choose_frames(settings.frames, calibrates=True, budget=False).calibrate
+    check_writable(options.out)
+    frames = choose_frames(settings.frames, Precision.INT8, budget=False).calibrate
     prepared = _prepared(request)
     table = calibrate_graph(
         prepared,

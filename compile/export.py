@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import ModelProto
 
-from irstd.compile.onnx_graph import checked, one_line
-from irstd.errors import ExportError, MissingDependency
+from irstd.compile.onnx_graph import checked
+from irstd.errors import ExportError, MissingDependency, one_line
 
 if TYPE_CHECKING:
     from torch import nn

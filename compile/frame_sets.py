@@ -15,7 +15,7 @@ from irstd.errors import CalibrationError, InputError, UsageError
 from irstd.frames import Frame, LabelledFiles, list_labelled, read_frame, read_mask
 from irstd.runtime.preprocess import Preprocessor
 from irstd.simulate import SceneConfig, simulate
-from irstd.types import InputSpec
+from irstd.types import InputSpec, Precision
 
 GOLDEN_FRAMES = 3
 _SMALLEST_SCENE_PX = 16
@@ -26,7 +26,7 @@ class FrameSets:
     """The frames of one build.
 
     Attributes:
-        calibrate: Frames that calibrate; empty unless the precision needs them.
+        calibrate: Frames that show the ranges of activations; empty for FP32.
         verify: Frames that verify; empty without data.
     """
 
@@ -34,37 +34,37 @@ class FrameSets:
     verify: tuple[LabelledFiles, ...]
 
 
-def choose_frames(settings: FrameSettings, *, calibrates: bool, budget: bool) -> FrameSets:
+def choose_frames(settings: FrameSettings, precision: Precision, *, budget: bool) -> FrameSets:
     """Choose the frames of a build; the two sets never share one.
 
-    A build that does not calibrate verifies on the same half as one that does.
+    Every precision verifies on the same half.
 
     Args:
         settings: Folders, lists and seed.
-        calibrates: Whether the precision needs calibration.
+        precision: INT8 cannot do without frames to calibrate on; FP16 takes what there is.
         budget: Whether accuracy has to be measured.
 
     Raises:
         InputError: A folder or list is missing or empty.
-        CalibrationError: Too few frames are left to calibrate on.
+        CalibrationError: INT8, and too few frames are left to calibrate on.
         UsageError: A budget, and the frames that verify have no masks.
     """
     verify = _listed(settings.verify_data, settings.verify_list)
     pool = _listed(settings.data, settings.list_file)
+    needed = precision is Precision.INT8
     calibrate: list[LabelledFiles] = []
-    if settings.verify_data is None:
-        if calibrates or len(pool) > 1:
-            calibrate, verify = split_frames(pool, settings.seed)
-        else:
-            verify = pool
-    elif calibrates:
-        calibrate = _others(pool, verify, settings)
+    if settings.verify_data is not None:
+        calibrate = _others(pool, verify, settings, needed)
+    elif needed or len(pool) > 1:
+        calibrate, verify = split_frames(pool, settings.seed)
+    else:
+        verify = pool
     if budget and not is_labelled(verify):
         where = settings.verify_data or settings.data
         raise UsageError(
             f"--budget needs labelled frames to verify on: {where} has no masks/ folder"
         )
-    return FrameSets(tuple(calibrate) if calibrates else (), tuple(verify))
+    return FrameSets(() if precision is Precision.FP32 else tuple(calibrate), tuple(verify))
 
 
 def read_calibration(files: Sequence[LabelledFiles], spec: InputSpec) -> list[Frame]:
@@ -141,12 +141,15 @@ def _listed(folder: Path | None, list_file: Path | None) -> list[LabelledFiles]:
 
 
 def _others(
-    pool: Sequence[LabelledFiles], verify: Sequence[LabelledFiles], settings: FrameSettings
+    pool: Sequence[LabelledFiles],
+    verify: Sequence[LabelledFiles],
+    settings: FrameSettings,
+    needed: bool,
 ) -> list[LabelledFiles]:
     """Return frames of the pool that do not verify, in the order of the split's hash."""
     taken = {file.image.resolve() for file in verify}
     others = [file for file in pool if file.image.resolve() not in taken]
-    if not others:
+    if needed and not others:
         raise CalibrationError(
             f"all {len(pool)} frames of {settings.data} are among those that verify: none is left "
             "to calibrate on; give others with --data, or leave --verify-data out"

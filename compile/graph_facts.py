@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from irstd.compile.onnx_graph import attributes, checked, constants, dimensions, one_line
-from irstd.errors import ExportError, MissingDependency
+from irstd.compile.onnx_graph import attributes, checked, constants, dimensions
+from irstd.errors import ExportError, MissingDependency, one_line
 
 Shapes = dict[str, tuple[int | None, ...]]
 

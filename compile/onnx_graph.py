@@ -11,11 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from irstd.errors import ExportError
+from irstd.errors import ExportError, one_line
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
-_LONGEST_REASON = 200
 
 
 def copy_of(model: ModelProto) -> ModelProto:
@@ -114,12 +113,6 @@ def opset_of(model: ModelProto) -> int:
     """Return the version of the standard operator set that the model imports, 0 if none."""
     versions = [item.version for item in model.opset_import if item.domain in STANDARD_DOMAINS]
     return max(versions, default=0)
-
-
-def one_line(error: object) -> str:
-    """Return a library's message as one short line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
 def checked(model: ModelProto, stage: str, advice: str = "") -> ModelProto:

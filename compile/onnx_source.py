@@ -14,9 +14,7 @@ from irstd.compile.onnx_graph import (
     checked,
     dimensions,
     fresh_name,
-    one_line,
     opset_of,
-    producers,
     rename_value,
 )
 from irstd.compile.opset import (
@@ -27,7 +25,7 @@ from irstd.compile.opset import (
     set_ir_version,
 )
 from irstd.compile.rewrites.fix_shape import fix_shape
-from irstd.errors import ExportError
+from irstd.errors import ExportError, one_line
 
 MAX_BYTES = (1 << 31) - 1  # protobuf's own limit for one message
 
@@ -37,20 +35,15 @@ class OnnxSource:
     """A foreign graph that fits the interface of this SDK.
 
     Attributes:
-        model: Input "image" (1, channels, H, W) and output "logits" (1, 1, H, W), float32, of fixed
-            shape, opset 17 to 21, checked. "logits" holds probabilities if `ends_in_sigmoid`.
-        channels: Of the image, 1 or 3.
+        model: Input "image" (1, 1 or 3, H, W) and output "logits" (1, 1, H, W), float32, of fixed
+            shape, opset 17 to 21, checked. "logits" holds probabilities if the last operator is a
+            Sigmoid.
         size_hw: Height and width, px.
-        file_opset: Opset of the file, before any conversion.
-        ends_in_sigmoid: Whether the last operator is a Sigmoid.
         pools_globally: Whether padding and tiling change the result.
     """
 
     model: ModelProto
-    channels: int
     size_hw: tuple[int, int]
-    file_opset: int
-    ends_in_sigmoid: bool
     pools_globally: bool
 
 
@@ -70,7 +63,6 @@ def load_onnx_source(path: Path, size_hw: tuple[int, int] | None = None) -> Onnx
     model = _parse(path)
     try:
         _check_header(model)
-        file_opset = opset_of(model)
         model = checked(
             inliner.inline_local_functions(model), "reading", "export the network again"
         )
@@ -78,17 +70,12 @@ def load_onnx_source(path: Path, size_hw: tuple[int, int] | None = None) -> Onnx
         size_hw = _check_interface(model, size_hw)
         _rename_interface(model)
         model = fix_shape(model, *size_hw)
-        model = convert_opset(model, max(PLAIN_OPSET, file_opset))
+        model = convert_opset(model, max(PLAIN_OPSET, opset_of(model)))
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from error
-    channels = (dimensions(model.graph.input[0]) or (1, 1))[1]
-    last = producers(model).get(OUTPUT)
     return OnnxSource(
         model=checked(set_ir_version(model), f"{path}"),
-        channels=channels or 1,
         size_hw=size_hw,
-        file_opset=file_opset,
-        ends_in_sigmoid=last is not None and last.op_type == "Sigmoid",
         pools_globally=pools_globally(model),
     )
 

@@ -10,10 +10,9 @@ from irstd.compile.onnx_graph import (
     checked,
     copy_of,
     dimensions,
-    one_line,
     opset_of,
 )
-from irstd.errors import ExportError
+from irstd.errors import ExportError, one_line
 
 PLAIN_OPSET = 17  # what TensorRT 8.6 to 11, TensorRT-RTX, ONNX Runtime and OpenVINO all read
 TYPED_OPSET = 19  # the first with FP16 scales and typed casts in Q/DQ

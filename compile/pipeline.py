@@ -1,8 +1,6 @@
 """The build, stage after stage. Each stage is a function that can be called alone."""
 
 import dataclasses
-import errno
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from irstd.compile.frame_sets import (
     golden_frames,
     input_tensors,
     read_calibration,
+    read_checked,
 )
 from irstd.compile.lower import Lowered, lower
 from irstd.compile.measure import measure_accuracy
@@ -28,6 +27,7 @@ from irstd.compile.report import make_report
 from irstd.compile.settings import BuildSettings, LoweringSettings
 from irstd.compile.sources import open_source
 from irstd.errors import BudgetExceeded, UsageError
+from irstd.files import check_writable
 from irstd.manifest import Manifest
 from irstd.runtime.preprocess import Preprocessor
 from irstd.targets import find_target
@@ -69,10 +69,9 @@ def run_build(
         ParityFailed: No engine computes what the graph says.
         IrstdError: See the stages.
     """
-    check_out(out)
-    frames = choose_frames(
-        settings.frames, calibrates=settings.calibrates, budget=bool(settings.budget)
-    )
+    check_writable(out)
+    precision = settings.lowering.precision
+    frames = choose_frames(settings.frames, precision, budget=bool(settings.budget))
     progress.stage("loading the source")
     source = open_source(settings.source, cache)
     progress.stage("rewriting the graph")
@@ -80,8 +79,11 @@ def run_build(
     golden = golden_frames(frames.verify, prepared.spec, settings.frames.seed)
     inputs = [x.copy() for x in input_tensors(golden, Preprocessor(prepared.spec))]
     refuse_probabilities(prepared, settings.source.output, inputs)
-    progress.stage(f"lowering to {settings.lowering.precision.value}")
-    seen = read_calibration(frames.calibrate, prepared.spec) if frames.calibrate else golden
+    progress.stage(f"lowering to {precision.value}")
+    if precision is Precision.INT8:
+        seen = read_calibration(frames.calibrate, prepared.spec)
+    else:
+        seen = [read_checked(file, prepared.spec) for file in frames.calibrate] or golden
     lowered = lower(prepared, settings.lowering, seen, cache, progress)
     progress.stage("trying engines")
     trials = build_engines(prepared, lowered, settings.lowering, inputs)
@@ -98,23 +100,6 @@ def run_build(
     manifest = make_manifest(source, prepared, settings, trials)
     digest = write_bundle(out, manifest, make_members(prepared, lowered, golden, report))
     return BuildResult(out, digest, manifest, verdict, report)
-
-
-def check_out(out: Path) -> None:
-    """Refuse a path that cannot be written before an hour is spent on what should go there.
-
-    Raises:
-        OSError: It is a folder, or lies under a file or in a folder that is not writable.
-    """
-    if out.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out))
-    folder = out.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def refuse_probabilities(

@@ -18,7 +18,7 @@ from irstd.calibration.scales import ScaleTable, TensorRange
 from irstd.compile.graph_facts import value_shapes
 from irstd.compile.onnx_graph import add_constant, checked, constants, copy_of, fresh_name
 from irstd.compile.rewrites.dead_code import remove_dead_code
-from irstd.errors import CalibrationError
+from irstd.errors import CalibrationError, ExportError
 from irstd.types import InputSpec
 
 # Grey levels that one code of the input may span. The signed form has half the codes for an image,
@@ -180,6 +180,8 @@ def quantize(
     groups = _quantized_activations(model, plan)
     image = model.graph.input[0].name
     ranges = {**scales.ranges, image: image_range(spec)}
+    if absent := sorted(set(plan.int8_nodes) - {node.name for node in model.graph.node}):
+        raise ExportError(f"{absent[0]!r} is planned for INT8 but not in the graph any more")
     if missing := [name for name in groups.values() if name not in ranges]:
         raise CalibrationError(f"no range for {missing[0]!r}: the scale table is of another graph")
     out = copy_of(model)

@@ -177,15 +177,10 @@ class BuildSettings:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        if self.calibrates and self.frames.data is None:
+        if self.lowering.precision is Precision.INT8 and self.frames.data is None:
             raise UsageError("--precision int8 needs --data DIR: frames to calibrate on")
         if self.budget and self.frames.data is None and self.frames.verify_data is None:
             raise UsageError("--budget needs labelled frames to verify on: --data DIR")
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether the precision needs frames to calibrate on."""
-        return self.lowering.precision is Precision.INT8
 
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON values, paths without folders; stored in the bundle."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TILING = {
     True: "changes the result a little: a gate pools over the whole input",
-    False: "equals the full frame: no global pooling",
+    False: "changes the result near the borders only: no global pooling",
     None: "may change the result: not known whether it pools globally",
 }
 

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import sys
 import time
 from collections import Counter
@@ -35,9 +34,6 @@ far and the exit code tells. Without a frame done, nothing is written."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    # FFmpeg and OpenCV report on damaged files for themselves, in many lines; ours is one.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     return cli.run(_make_parser(), argv)
 
 
@@ -87,8 +83,9 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def _run(options: argparse.Namespace) -> cli.Outcome:
-    if options.seconds is not None and not options.seconds > 0:
-        raise UsageError(f"--seconds {options.seconds}: wanted a time above 0")
+    for flag, value in (("--fps", options.fps), ("--seconds", options.seconds)):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{flag} {value}: wanted a finite number above 0")
     source = open_source(options.source)
     if options.draw is not None and _is_same_folder(options.draw, source):
         raise UsageError(f"--draw {options.draw}: holds the frames themselves; name another folder")

@@ -211,8 +211,8 @@ def _take_first_installed(bundle: Bundle) -> _Engine:
     manifest = bundle.manifest
     if not manifest.engines:
         raise BundleMismatch(
-            f"{bundle.path}: built for {manifest.target}; its engine is built on the device "
-            f"(irstd-compile finish). To evaluate its graph here, name an engine: "
+            f"{bundle.path}: built for {manifest.target}, it holds no engine for this machine; to "
+            f"evaluate its graph here, name an engine: "
             f"{', '.join(installed_sessions()) or 'none is installed'}"
         )
     passed = [tried for tried in manifest.engines if tried.passed and tried.session in SESSIONS]

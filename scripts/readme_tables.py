@@ -62,7 +62,6 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         ),
     ),
     "latency": ("latency-acm.json", (*SUBJECT, *SPEED)),
-    "engines": ("engines-acm.json", (*SUBJECT, *SPEED)),
 }
 
 

@@ -1,7 +1,9 @@
 """Turn the best weights of a training run into what the package ships, scores measured.
 
-    python scripts/ship_weights.py runs/acm --data ../shared/data
+    python scripts/ship_weights.py examples/train-acm.yaml examples/train-acm-256.yaml \
+        --data ../shared/data
 
+Takes the training configurations in the order in which they ran; the last one's weights ship.
 Writes compile/weights/<network>.safetensors, .onnx (symbolic height and width) and .md.
 """
 
@@ -12,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from irstd.compile.checkpoint import Checkpoint, load_checkpoint
+from irstd.compile.distil.config import TrainConfig, load_config
 from irstd.compile.distil.data import read_labelled
 from irstd.compile.distil.train import BEST, LOG, validate
 from irstd.compile.export import export
@@ -31,8 +34,8 @@ CARD = """# {title}: shipped weights
 | network | {network}, 1-channel input, batch-norm fusion, {parameters:,} parameters |
 | training data | official training lists of IRSTD-1k and NUDT-SIRST, both MIT licensed; the \
 `val.txt` tenth of each was left out and chose the epoch |
-| training | `irstd-compile distil examples/train-{network}.yaml`, {epochs} epochs, best: {best} |
-{note}| input | 8-bit grey frames, (x - {mean:g}) / {std:g} grey levels; crops of 256x256 |
+| training | {stages} |
+{note}| input | 8-bit grey frames, (x - {mean:g}) / {std:g} grey levels |
 | output | logits; probability = sigmoid; threshold 0.5 |
 | licence | {licence} |
 
@@ -57,21 +60,22 @@ range. Not a safety component.
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a training run")
-    parser.add_argument("--network", default="acm")
+    parser.add_argument("configs", nargs="+", type=Path, help="training configurations, in order")
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--note", default="", help="what else to say of the training")
     options = parser.parse_args(argv)
-    checkpoint = load_checkpoint(options.network, options.run / BEST)
+    stages = {path: load_config(path) for path in options.configs}
+    last = stages[options.configs[-1]]
+    checkpoint = load_checkpoint(last.network, last.out / BEST)
     assert checkpoint.normalize is not None
     scores = {f"{name}/{listed}": _score(checkpoint, options.data / name, listed)
               for name, listed in SETS if (options.data / name).is_dir()}  # fmt: skip
     model = export(checkpoint.module, checkpoint.options.in_channels)
-    described = describe_model(model, options.network, checkpoint.normalize, LICENCE)
-    stem = WEIGHTS / options.network
-    write_atomic(stem.with_suffix(".safetensors"), (options.run / BEST).read_bytes())
+    described = describe_model(model, last.network, checkpoint.normalize, LICENCE)
+    stem = WEIGHTS / last.network
+    write_atomic(stem.with_suffix(".safetensors"), (last.out / BEST).read_bytes())
     write_atomic(stem.with_suffix(".onnx"), described.SerializeToString())
-    write_atomic(stem.with_suffix(".md"), _card(checkpoint, scores, options))
+    write_atomic(stem.with_suffix(".md"), _card(checkpoint, scores, stages, options.note))
     print(stem.with_suffix(".md").read_text("utf-8"))
     return 0
 
@@ -82,24 +86,35 @@ def _score(checkpoint: Checkpoint, folder: Path, listed: str) -> Scores:
     return validate(checkpoint.module, [read_labelled(f) for f in files], checkpoint.normalize)
 
 
-def _card(checkpoint: Checkpoint, scores: Mapping[str, Scores], options: argparse.Namespace) -> str:
-    log = (options.run / LOG).read_text("utf-8")
-    records = [json.loads(line) for line in log.splitlines()]
-    measured = [record for record in records if "merit" in record]
-    best = max(measured, key=lambda record: record["merit"])
+def _card(
+    checkpoint: Checkpoint,
+    scores: Mapping[str, Scores],
+    stages: Mapping[Path, TrainConfig],
+    note: str,
+) -> str:
     assert checkpoint.normalize is not None
     mean, std = checkpoint.normalize
     return CARD.format(
         title=checkpoint.network.upper(),
         network=checkpoint.network,
         parameters=sum(p.numel() for p in checkpoint.module.parameters()),
-        epochs=records[-1]["epoch"],
-        best=f"epoch {best['epoch']}",
-        note=f"| note | {options.note} |\n" if options.note else "",
+        stages="; then ".join(_stage(path, config) for path, config in stages.items()),
+        note=f"| note | {note} |\n" if note else "",
         mean=mean,
         std=std,
         licence=LICENCE,
         table=_table(scores),
+    )
+
+
+def _stage(path: Path, config: TrainConfig) -> str:
+    """Say how long one stage ran, as its log has it, and which epoch was kept."""
+    log = (config.out / LOG).read_text("utf-8")
+    records = [json.loads(line) for line in log.splitlines()]
+    best = max((r for r in records if "merit" in r), key=lambda record: record["merit"])
+    return (
+        f"`irstd-compile distil examples/{path.name}`, {records[-1]['epoch']} epochs of crops of "
+        f"{config.crop_px}x{config.crop_px}, best: epoch {best['epoch']}"
     )
 
 

@@ -101,6 +101,9 @@ def add_common_flags(parser: argparse.ArgumentParser, handler: Handler) -> None:
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse, handle, print, and return the exit code. Never raises for what a user did."""
+    # FFmpeg and OpenCV report on damaged files for themselves, in many lines; ours is one.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     try:
@@ -176,7 +179,7 @@ def _missing(error: ModuleNotFoundError) -> MissingDependency:
 def _explain(error: OSError) -> str:
     where = error.filename or "a file"
     if error.errno == errno.ENOSPC:
-        return f"{where}: the disk is full; nothing was left behind. Free space and run again"
+        return f"{where}: the disk is full; that file was not written. Free space and run again"
     return f"{where}: {error.strerror or error}"
 
 

@@ -99,3 +99,9 @@ class BenchmarkInvalid(IrstdError):
 
 class InputError(IrstdError, ValueError):
     """A frame, mask or image file is not what was asked for."""
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """Return a library's message without its line breaks, cut to `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

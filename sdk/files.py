@@ -1,6 +1,7 @@
 """Files written whole or not at all, and the hash that identifies their bytes."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -55,6 +56,23 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write `data` (text as UTF-8) to `path`, whole or not at all."""
     with atomic_open(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path that cannot be written before an hour is spent on what should go there.
+
+    Raises:
+        OSError: It is a folder, or lies under a file or in a folder that is not writable.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def cache_dir() -> Path:

@@ -211,13 +211,6 @@ def default_scenes(
     return list(simulate(config))
 
 
-def default_frames(
-    count: int = 200, height: int = 256, width: int = 256, seed: int = 0
-) -> list[NDArray[np.uint8]]:
-    """Return the (H, W) uint8 frames of `default_scenes`, which benchmarks run without data."""
-    return [scene.frame.astype(np.uint8) for scene in default_scenes(count, height, width, seed)]
-
-
 def write_scene(folder: Path, config: SceneConfig) -> None:
     """Write a scene as a data folder: images/NNNNNN.png, masks/ with the same names, tracks.csv.
 

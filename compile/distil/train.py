@@ -66,6 +66,7 @@ class _Run:
     dataset: CropDataset
     loader: Any
     loss: Loss
+    quiet: bool
 
     @property
     def resumable(self) -> dict[str, Any]:
@@ -78,12 +79,13 @@ class _Run:
         }
 
 
-def distil(config: TrainConfig, *, resume: bool = False) -> Path:
+def distil(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> Path:
     """Train a network and return the path of its best weights.
 
     Args:
         config: The run.
         resume: Go on from `config.out / last.pt` if it is there.
+        quiet: Show no progress; the log in `config.out` is written all the same.
 
     Returns:
         Path of `best.safetensors`: the averaged weights of the epoch with the highest mean over
@@ -100,14 +102,14 @@ def distil(config: TrainConfig, *, resume: bool = False) -> Path:
     if state_path.exists() and not resume:
         raise UsageError(f"{config.out}: holds a started run; add --resume, or choose another out")
     with _fast_arithmetic(config.threads):
-        return _train(config)
+        return _train(config, quiet)
 
 
-def _train(config: TrainConfig) -> Path:
+def _train(config: TrainConfig, quiet: bool) -> Path:
     state_path = config.out / STATE
     training = load_training(config.data)
     validation = {source.path.name: load_validation(source) for source in config.data}
-    options, run = _prepare(config, training)
+    options, run = _prepare(config, training, quiet)
     epoch, best = _restore(state_path, run) if state_path.exists() else (0, NO_MERIT)
     while epoch < config.epochs:
         started = time.monotonic()
@@ -126,7 +128,7 @@ def _train(config: TrainConfig) -> Path:
                 save_checkpoint(path, config.network, options, weights, config.normalize)
             record["seconds"] = time.monotonic() - started
             _save_state(state_path, run, epoch, best)
-            _log_record(config.out / LOG, record, fresh=epoch == 1)
+            _log_record(config.out / LOG, record, fresh=epoch == 1, quiet=quiet)
         run.fabric.barrier()
     return config.out / BEST
 
@@ -175,7 +177,9 @@ def _fast_arithmetic(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _prepare(config: TrainConfig, frames: list[LabelledFrame]) -> tuple[NetworkOptions, _Run]:
+def _prepare(
+    config: TrainConfig, frames: list[LabelledFrame], quiet: bool
+) -> tuple[NetworkOptions, _Run]:
     """Build everything of a run at its start."""
     fabric = _launch(config)
     options, module = _new_module(config)
@@ -196,7 +200,7 @@ def _prepare(config: TrainConfig, frames: list[LabelledFrame]) -> tuple[NetworkO
     loss = weighted_loss(config.loss)
     return options, _Run(
         config, fabric, module, model, average, optimizer, fabric_optimizer, schedule, dataset,
-        loader, loss,
+        loader, loss, quiet,
     )  # fmt: skip
 
 
@@ -206,7 +210,7 @@ def _use_channels_last(module: nn.Module) -> None:
 
 
 def _launch(config: TrainConfig) -> Fabric:
-    precision: Any = config.precision  # one of config.PRECISIONS
+    precision: Any = config.precision  # one of CHOICES["precision"]
     try:
         fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=precision)
     except (RuntimeError, ValueError) as error:
@@ -274,16 +278,16 @@ def _validate_all(run: _Run, validation: dict[str, list[LabelledFrame]]) -> dict
 
 
 def _progress(run: _Run, title: str) -> Iterator[tuple[Tensor, Tensor]]:
-    hidden = None if run.fabric.is_global_zero else True  # None: shown on a terminal only
+    hidden = True if run.quiet or not run.fabric.is_global_zero else None  # None: on terminals
     yield from tqdm(run.loader, desc=title, disable=hidden, leave=False)
 
 
-def _log_record(path: Path, record: dict[str, Any], *, fresh: bool) -> None:
+def _log_record(path: Path, record: dict[str, Any], *, fresh: bool, quiet: bool) -> None:
     """Append one line an epoch to the log, and to standard error where it is no terminal."""
     line = json.dumps(record)
     with path.open("w" if fresh else "a", encoding="utf-8") as log:
         log.write(line + "\n")
-    if not sys.stderr.isatty():
+    if not quiet and not sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
 
 

@@ -13,7 +13,6 @@ from irstd.compile.networks.blocks import (
     residual_stage,
 )
 
-STRIDE_PX = 16
 BLOCKS_PER_STAGE = 3
 
 

@@ -7,9 +7,8 @@ from irstd.compile.onnx_graph import (
     STANDARD_DOMAINS,
     checked,
     copy_of,
-    one_line,
 )
-from irstd.errors import ExportError, MissingDependency
+from irstd.errors import ExportError, MissingDependency, one_line
 
 
 def simplify(model: ModelProto) -> ModelProto:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from irstd.errors import BuildError
-from irstd.runtime.sessions.shapes import image_shape, one_line
+from irstd.errors import BuildError, one_line
+from irstd.runtime.sessions.shapes import image_shape
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from irstd.errors import BuildError
-from irstd.runtime.sessions.shapes import image_shape, one_line
+from irstd.errors import BuildError, one_line
+from irstd.runtime.sessions.shapes import image_shape
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -34,7 +34,10 @@ class OnnxRuntimeSession:
         """Infer once; see Session.run."""
         if self._session is None:
             raise BuildError("the session is closed; open another")
-        return tuple(self._session.run(None, {self._name: x}))
+        try:
+            return tuple(self._session.run(None, {self._name: x}))
+        except Exception as error:  # its exception classes are private
+            raise BuildError(f"onnxruntime cannot run the graph: {one_line(error)}") from error
 
     def close(self) -> None:
         """Free the engine."""

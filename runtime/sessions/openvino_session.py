@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from irstd.errors import BuildError
-from irstd.runtime.sessions.shapes import image_shape, one_line
+from irstd.errors import BuildError, one_line
+from irstd.runtime.sessions.shapes import image_shape
 
 if TYPE_CHECKING:
     import openvino
@@ -30,12 +30,15 @@ class OpenVinoSession:
         request = self._request
         if request is None:
             raise BuildError("the session is closed; open another")
-        if x is not self._bound:
-            import openvino
+        try:
+            if x is not self._bound:
+                import openvino
 
-            request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
-            self._bound = x  # keeps the shared memory alive
-        request.infer()
+                request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
+                self._bound = x  # keeps the shared memory alive
+            request.infer()
+        except Exception as error:  # plain RuntimeError today, its own classes in other versions
+            raise BuildError(f"openvino cannot run the graph: {one_line(error)}") from error
         return tuple(request.get_output_tensor(index).data for index in self._outputs)
 
     def close(self) -> None:

@@ -22,9 +22,3 @@ def image_shape(inputs: Sequence[Sequence[object]]) -> tuple[int, int, int, int]
         got = ", ".join(map(str, shape))
         raise BuildError(f"the graph's input is ({got}); wanted a static (1, C, H, W)")
     return sizes[0], sizes[1], sizes[2], sizes[3]
-
-
-def one_line(error: Exception, limit: int = 300) -> str:
-    """Return an engine's message without its line breaks, cut to `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."

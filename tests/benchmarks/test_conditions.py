@@ -36,7 +36,7 @@ def compare(root, first, frequencies=(2000.0,), seconds=10.0, own_s=0.0):
     """Compare with the machine's present state, `seconds` later by its own clock."""
     last = take_snapshot(root)
     last = dataclasses.replace(last, at_s=first.at_s + seconds, own_cpu_s=first.own_cpu_s + own_s)
-    return compare_snapshots(first, last, list(frequencies), root)
+    return compare_snapshots(first, last, [[value] for value in frequencies], root)
 
 
 def test_an_idle_locked_machine_is_quiet(machine):
@@ -142,3 +142,12 @@ def test_frequencies_are_sampled_once_a_second_and_begin_forgets(machine, clock)
     seen = watch.finish()
     assert (seen.frequency_mhz_min, seen.frequency_mhz_max) == (1900, 2000)
     assert shown == pytest.approx([1.5, 0.4, 1.1])
+
+
+def test_cores_of_different_kinds_are_not_throttled(machine):
+    root, put = machine
+    for core, kilohertz in (("cpu0", 2_000_000), ("cpu1", 3_000_000)):
+        put(f"sys/devices/system/cpu/{core}/cpufreq/scaling_cur_freq", f"{kilohertz}\n")
+    seen = Watch(root=root).finish()
+    assert (seen.frequency_mhz_min, seen.frequency_mhz_max) == (2000, 3000)
+    assert seen.clocks.frequency_spread == 0

@@ -75,12 +75,12 @@ def test_one_report_alone_and_a_plain_table(tables, place, example):
     assert readme.read_text().count("| toy |") == 1
     rows = [["x|y", 1.5, 7], ["n/a", -2.25, 8], [None, 3.0, 9]]
     plain = {"command": "make x", "method": "so", "columns": ["a", "b", "c"], "rows": rows}
-    readme, flags = place("engines", "engines-acm.json", plain)
+    readme, flags = place("accuracy", "accuracy-acm.json", plain)
     assert tables.main(flags) == 0
     lines = readme.read_text().splitlines()
     assert lines[2:4] == ["| a | b | c |", "| --- | ---: | ---: |"]
     assert lines[4:7] == [r"| x\|y | 1.50 | 7 |", "| n/a | -2.25 | 8 |", "| - | 3.00 | 9 |"]
-    assert lines[8] == "`make x`, in `benchmarks/results/engines-acm.json`; so"
+    assert lines[8] == "`make x`, in `benchmarks/results/accuracy-acm.json`; so"
 
 
 @pytest.mark.parametrize(

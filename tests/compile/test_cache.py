@@ -3,6 +3,7 @@
 import errno
 import logging
 
+import numpy as np
 import pytest
 
 from irstd.compile import cache as cache_module
@@ -46,7 +47,7 @@ def test_any_other_part_is_another_result(other, tmp_path, stage):
 def test_other_stage_and_other_version_are_other_results(tmp_path, stage, monkeypatch):
     cached(tmp_path, "rewrite", (1,), stage)
     cached(tmp_path, "export", (1,), stage)
-    monkeypatch.setattr(cache_module, "__version__", "99.0")
+    monkeypatch.setattr(cache_module, "_makers", lambda: {"irstd": "other sources"})
     cached(tmp_path, "rewrite", (1,), stage)
     assert stage.computed == 3
 
@@ -108,3 +109,10 @@ def test_full_disk_is_told_as_such(tmp_path, stage, monkeypatch):
     with pytest.raises(OSError, match="No space left") as caught:
         cached(tmp_path, "s", (), stage)
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_results_are_of_these_sources_and_libraries():
+    makers = cache_module._makers()
+    assert len(makers["irstd"]) == 64
+    assert makers["numpy"] == np.__version__
+    assert set(makers) > {"onnx", "onnxsim", "onnxruntime", "torch"}

@@ -16,15 +16,15 @@ from irstd.compile.frame_sets import (
 from irstd.compile.settings import FrameSettings
 from irstd.errors import CalibrationError, InputError, UsageError
 from irstd.frames import LabelledFiles, list_labelled
-from irstd.types import InputSpec
+from irstd.types import InputSpec, Precision
 
 
 def spec_of(height=32, width=32, bit_depth=8):
     return InputSpec(height, width, (0.01,), (0.0,), (0.0,), bit_depth)
 
 
-def choose(settings, *, calibrates=True, budget=False):
-    return choose_frames(settings, calibrates=calibrates, budget=budget)
+def choose(settings, precision=Precision.INT8, *, budget=False):
+    return choose_frames(settings, precision, budget=budget)
 
 
 def stems(files):
@@ -39,20 +39,22 @@ def test_half_calibrates_and_half_verifies(make_data):
 
 def test_a_build_that_does_not_calibrate_verifies_on_the_same_half(make_data):
     settings = FrameSettings(make_data(frames=9))
-    floating = choose(settings, calibrates=False)
+    floating = choose(settings, Precision.FP32)
     assert floating.calibrate == ()
     assert floating.verify == choose(settings).verify
 
 
 def test_one_frame_is_enough_to_verify_but_not_to_calibrate(make_data):
     settings = FrameSettings(make_data(frames=1))
-    assert len(choose(settings, calibrates=False).verify) == 1
+    for precision in (Precision.FP32, Precision.FP16):
+        sets = choose(settings, precision)
+        assert (len(sets.calibrate), len(sets.verify)) == (0, 1)
     with pytest.raises(CalibrationError, match="at least 2 are needed"):
         choose(settings)
 
 
 def test_no_data_at_all():
-    sets = choose(FrameSettings(), calibrates=False)
+    sets = choose(FrameSettings(), Precision.FP16)
     assert (sets.calibrate, sets.verify) == ((), ())
 
 
@@ -83,6 +85,13 @@ def test_frames_that_verify_never_calibrate(make_data, tmp_path):
     sets = choose(FrameSettings(data, verify_data=data, verify_list=listed))
     assert stems(sets.verify) == ["001", "004"]
     assert sorted(stems(sets.calibrate)) == ["000", "002", "003", "005"]
+
+
+def test_half_precision_looks_at_the_frames_that_would_calibrate(make_data):
+    settings = FrameSettings(make_data(frames=9))
+    assert choose(settings, Precision.FP16) == choose(settings)
+    same = FrameSettings(settings.data, verify_data=settings.data)
+    assert choose(same, Precision.FP16).calibrate == ()
 
 
 def test_a_link_to_a_frame_is_that_frame(make_data, tmp_path):

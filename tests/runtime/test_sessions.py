@@ -78,6 +78,14 @@ def test_closing_twice_is_fine_and_running_afterwards_is_not(engine, onnx_affine
         session.run(image)
 
 
+def test_a_failure_while_running_is_one_of_our_errors(engine, onnx_affine, image):
+    session = open_session(engine, onnx_affine, threads=1)
+    with pytest.raises(BuildError, match="cannot run the graph") as caught:
+        session.run(np.ascontiguousarray(image[..., :8]))
+    assert "\n" not in str(caught.value)
+    session.close()
+
+
 @pytest.mark.parametrize("graph", [b"", b"no graph at all", b"\x00" * 100])
 def test_bytes_that_are_no_graph_are_refused_in_one_line(engine, graph):
     with pytest.raises(BuildError, match=r"refuses the graph|input") as caught:

@@ -15,7 +15,6 @@ from irstd.errors import UsageError
 from irstd.simulate import (
     SceneConfig,
     SimulatedFrame,
-    default_frames,
     default_scenes,
     simulate,
 )
@@ -273,16 +272,9 @@ def test_a_configuration_is_frozen() -> None:
 # The default set
 
 
-def test_default_frames_are_those_of_the_default_scenes() -> None:
-    got = default_frames(5, 48, 64, seed=3)
-    assert [frame.shape for frame in got] == [(48, 64)] * 5
-    assert all(frame.dtype == np.uint8 for frame in got)
-    scenes = default_scenes(7, 48, 64, seed=3)
-    assert all(np.array_equal(a, b.frame) for a, b in zip(got, scenes[:5], strict=True))
-
-
 def test_default_frames_have_the_statistics_of_real_ones() -> None:
-    stack = np.array(default_frames(100, 128, 128))
+    stack = np.array([scene.frame for scene in default_scenes(100, 128, 128)])
+    assert stack.dtype == np.uint8
     assert stack.mean() == pytest.approx(95, abs=20)
     assert stack.std() == pytest.approx(41, abs=12)
     assert 15 < np.median(stack.std(axis=(1, 2))) < 45
