@@ -10,7 +10,7 @@ import yaml
 from irstd.compile.networks import NETWORKS
 from irstd.errors import UsageError
 
-LOSSES = ("soft_iou", "bce", "eedm")
+LOSSES = ("soft_iou", "batch_iou", "bce", "eedm")
 
 # Lowest and highest allowed value of every number, inclusive.
 RANGES: dict[str, tuple[float, float]] = {
@@ -62,7 +62,8 @@ class TrainConfig:
     Attributes:
         network: A key of NETWORKS.
         data: Training data, united.
-        out: Folder for `last.pt` (resumable state), `best.safetensors` and `log.jsonl`.
+        out: Folder for `last.pt` (resumable state), `best.safetensors`, `last.safetensors` (of the
+            last validation, to go on from with `init`) and `log.jsonl`.
         norm: Norm of the fusion blocks, "batch" or "group".
         in_channels: Image channels, 1 or 3.
         normalize: (mean, std) in grey levels.
@@ -75,7 +76,7 @@ class TrainConfig:
         weight_decay: Of AdamW.
         warmup_share: Share of the steps in which the learning rate rises.
         ema_decay: Decay of the weights' moving average, which is what is validated and kept.
-        loss: Weight of each loss term; keys from soft_iou, bce, eedm.
+        loss: Weight of each loss term; keys from LOSSES.
         validate_every: Epochs between validations.
         seed: Of weights, order and augmentation.
         init: Weights to start from, a safetensors file of this SDK.

@@ -39,7 +39,8 @@ from irstd.errors import CheckpointError, DeviceError, UsageError
 from irstd.files import atomic_open
 from irstd.metrics import Scores, evaluate
 
-STATE, BEST, LOG = "last.pt", "best.safetensors", "log.jsonl"
+STATE, LOG = "last.pt", "log.jsonl"
+BEST, LAST = "best.safetensors", "last.safetensors"
 PAD_MULTIPLE_PX = 32
 NO_MERIT = -1.0  # below every real one, so that the first validation is kept
 
@@ -121,11 +122,12 @@ def _train(config: TrainConfig, quiet: bool) -> Path:
                 scores = _validate_all(run, validation)
                 record["merit"] = float(np.mean([(s.iou + s.hse) / 2 for s in scores.values()]))
                 record["validation"] = {name: vars(s) for name, s in scores.items()}
-            if record.get("merit", NO_MERIT) > best:
-                best = record["merit"]
+                kept = (LAST, BEST) if record["merit"] > best else (LAST,)
+                best = max(best, record["merit"])
                 weights = run.average.module.state_dict()
-                path = config.out / BEST
-                save_checkpoint(path, config.network, options, weights, config.normalize)
+                for name in kept:
+                    path = config.out / name
+                    save_checkpoint(path, config.network, options, weights, config.normalize)
             record["seconds"] = time.monotonic() - started
             _save_state(state_path, run, epoch, best)
             _log_record(config.out / LOG, record, fresh=epoch == 1, quiet=quiet)

@@ -68,9 +68,12 @@ def test_the_typed_marker_ships():
 
 
 def test_extras_of_the_interface(setup_cfg):
-    extras = {"cpu", "compile", "train", "viz", "dev"}
-    for extra in extras:
-        assert setup_cfg("options.extras_require", extra)
+    alone = {"nvidia": "nvidia-pyindex", "torch-tensorrt": "torch-tensorrt"}
+    for extra in ("cpu", "compile", "train", "cuda", "rtx", "viz", "dev", *alone):
+        names = {line.partition(">")[0] for line in setup_cfg("options.extras_require", extra)}
+        assert names
+        for where, name in alone.items():
+            assert (name in names) == (extra == where), f"{name} belongs in [{where}] alone"
     core = {line.partition(">")[0] for line in setup_cfg("options", "install_requires")}
     assert core == {"numpy", "pyyaml", "opencv-python-headless"}
     for extra in ("cpu", "compile", "viz"):

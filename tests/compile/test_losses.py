@@ -10,6 +10,7 @@ from irstd.compile.distil.config import LOSSES
 from irstd.compile.distil.losses import (
     EDGE_WEIGHT,
     TERMS,
+    batch_iou,
     bce,
     edge_map,
     eedm,
@@ -124,6 +125,27 @@ def test_soft_iou_averages_over_samples_not_pixels():
     target = torch.cat([square(), torch.zeros(1, 1, 8, 8)])
     logits = torch.cat([torch.where(square() > 0, 50.0, -50.0), torch.zeros(1, 1, 8, 8)])
     assert float(soft_iou(logits, target)) == pytest.approx((0 + 1 - 1 / 33) / 2)
+
+
+def test_batch_iou_counts_the_pixels_of_all_samples_together(rng):
+    logits = torch.from_numpy(rng.normal(0, 2, (3, 1, 6, 7)).astype(np.float32))
+    target = torch.from_numpy((rng.random((3, 1, 6, 7)) < 0.2).astype(np.float32))
+    p, t = 1 / (1 + np.exp(-logits.double().numpy())), target.numpy()
+    overlap = (p * t).sum()
+    wanted = 1 - (overlap + 1) / (p.sum() + t.sum() - overlap + 1)
+    assert float(batch_iou(logits, target)) == pytest.approx(wanted)
+    assert float(batch_iou(logits[:1], target[:1])) == float(soft_iou(logits[:1], target[:1]))
+
+
+def test_batch_iou_feels_a_false_alarm_beside_empty_frames_where_soft_iou_does_not():
+    target = torch.cat([square(), torch.zeros(1, 1, 8, 8)])
+    logits = (target * 2 - 1) * 20
+    logits[1, :, :4] = 3  # a large false alarm on the frame without target
+    slopes = []
+    for loss in (batch_iou, soft_iou):
+        leaf = logits.clone().requires_grad_()
+        slopes.append(torch.autograd.grad(loss(leaf, target), leaf)[0][1].abs().max())
+    assert slopes[0] > 2 * slopes[1]
 
 
 def test_bce_is_the_mean_cross_entropy():

@@ -10,7 +10,7 @@ import pytest
 
 import irstd
 from irstd.bundle import read_bundle
-from irstd.compile import NETWORKS, TARGETS, build_bundle, measure, pipeline
+from irstd.compile import NETWORKS, TARGETS, build_bundle, measure
 from irstd.compile.builders import cpu
 from irstd.compile.shipped import read_shipped
 from irstd.errors import (
@@ -260,7 +260,7 @@ def test_missing_folders_of_the_bundle_are_made(build, tmp_path):
 
 
 def test_out_in_a_folder_that_cannot_be_written(build, monkeypatch):
-    monkeypatch.setattr(pipeline.os, "access", lambda *_: False)
+    monkeypatch.setattr("irstd.files.os.access", lambda *_: False)
     with pytest.raises(PermissionError):
         build()
 

@@ -13,7 +13,7 @@ from irstd.compile.checkpoint import NetworkOptions, load_checkpoint, save_check
 from irstd.compile.distil import train
 from irstd.compile.distil.config import DataSource, TrainConfig
 from irstd.compile.distil.data import load_training, load_validation
-from irstd.compile.distil.train import BEST, LOG, STATE, distil, validate
+from irstd.compile.distil.train import BEST, LAST, LOG, STATE, distil, validate
 from irstd.compile.networks import NETWORKS
 from irstd.errors import CheckpointError, DeviceError, InputError, UsageError
 
@@ -123,6 +123,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert [p.name for p in part.out.iterdir()] != []
     assert not list(part.out.glob("*.part")), "a temporary file was left behind"
     assert same_weights(part.out / BEST, whole.out / BEST)
+    assert same_weights(part.out / LAST, whole.out / LAST)
     without_time = [{k: v for k, v in r.items() if k != "seconds"} for r in records(part)]
     assert without_time == [{k: v for k, v in r.items() if k != "seconds"} for r in records(whole)]
     mine, theirs = (torch.load(c.out / STATE, weights_only=True) for c in (part, whole))
