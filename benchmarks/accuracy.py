@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from irstd.benchmarks.footage import add_to_hash
 from irstd.errors import InputError
-from irstd.frames import Frame, LabelledFiles, read_frame, read_mask
+from irstd.frames import Frame, LabelledFiles, read_labelled
 from irstd.metrics import Scores, evaluate
 
 
@@ -55,7 +55,7 @@ def measure_accuracy(
 
     def scored() -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         for done, pair in enumerate(files, start=1):
-            frame, mask = _read_pair(pair)
+            frame, mask = read_labelled(pair)
             add_to_hash(digest, frame)
             add_to_hash(digest, mask)
             try:
@@ -68,12 +68,3 @@ def measure_accuracy(
     left, right = itertools.tee(scored())  # evaluate reads both in step, so one pair is buffered
     scores = evaluate((pair[0] for pair in left), (pair[1] for pair in right), threshold)
     return AccuracyRun(scores, digest.hexdigest())
-
-
-def _read_pair(pair: LabelledFiles) -> tuple[Frame, NDArray[np.bool_]]:
-    if pair.mask is None:
-        raise InputError(f"{pair.image}: no mask; accuracy needs labelled data")
-    frame, mask = read_frame(pair.image), read_mask(pair.mask)
-    if mask.shape != frame.shape:
-        raise InputError(f"{pair.mask}: a mask of {mask.shape} for an image of {frame.shape}")
-    return frame, mask

@@ -260,7 +260,9 @@ def _check_outputs(options: argparse.Namespace) -> None:
         for flag in ("out", "raw", "html")
         if (path := getattr(options, flag, None)) is not None
     }
-    for path in named.values():
+    for flag, path in named.items():
+        if path.is_dir():
+            raise UsageError(f"--{flag} {path}: is a folder; name a file")
         check_writable(path)
     if len(set(named.values())) < len(named):
         raise UsageError("--out, --raw and --html name the same file; name different ones")

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from irstd.compile.checkpoint import Checkpoint, load_checkpoint
 from irstd.compile.distil.config import TrainConfig, load_config
-from irstd.compile.distil.data import read_labelled
+from irstd.compile.distil.data import LabelledFrame
 from irstd.compile.distil.train import BEST, LOG, validate
 from irstd.compile.export import export
 from irstd.compile.sources import describe_model
 from irstd.files import write_atomic
-from irstd.frames import list_labelled
+from irstd.frames import list_labelled, read_labelled
 from irstd.metrics import Scores
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "compile" / "weights"
@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _score(checkpoint: Checkpoint, folder: Path, listed: str) -> Scores:
     files = list_labelled(folder, folder / listed, masks_required=True)
     assert checkpoint.normalize is not None
-    return validate(checkpoint.module, [read_labelled(f) for f in files], checkpoint.normalize)
+    frames = [LabelledFrame(*read_labelled(file)) for file in files]
+    return validate(checkpoint.module, frames, checkpoint.normalize)
 
 
 def _card(

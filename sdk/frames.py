@@ -88,6 +88,22 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return target
 
 
+def read_labelled(
+    files: LabelledFiles,
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.bool_]]:
+    """Read one frame with its mask, both (H, W).
+
+    Raises:
+        InputError: Either is missing or unreadable, or their sizes differ.
+    """
+    if files.mask is None:
+        raise InputError(f"{files.image}: no mask; this needs labelled data")
+    frame, mask = read_frame(files.image), read_mask(files.mask)
+    if mask.shape != frame.shape:
+        raise InputError(f"{files.mask}: a mask of {mask.shape} for an image of {frame.shape}")
+    return frame, mask
+
+
 def list_images(folder: Path) -> list[Path]:
     """Return the image files directly in `folder`, in name order, without hidden ones.
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from irstd.compile.distil.config import DataSource, TrainConfig
 from irstd.errors import InputError
-from irstd.frames import LabelledFiles, list_labelled, read_frame, read_list, read_mask
+from irstd.frames import list_labelled, read_labelled, read_list
 
 GAIN_RANGE = (0.8, 1.25)
 OFFSET_LEVELS = 15.0
@@ -39,14 +39,14 @@ def load_training(sources: tuple[DataSource, ...]) -> list[LabelledFrame]:
         kept = [file for file in files if file.stem not in held_out]
         if not kept:
             raise InputError(f"{source.train_list}: nothing is left after taking out val_list")
-        frames += [read_labelled(file) for file in kept]
+        frames += [LabelledFrame(*read_labelled(file)) for file in kept]
     return frames
 
 
 def load_validation(source: DataSource) -> list[LabelledFrame]:
     """Read the validation frames of one source."""
     files = list_labelled(source.path, source.val_list, masks_required=True)
-    return [read_labelled(file) for file in files]
+    return [LabelledFrame(*read_labelled(file)) for file in files]
 
 
 class CropDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -118,16 +118,3 @@ def _turn(
         image, mask = image[:, ::-1], mask[:, ::-1]
     quarter_turns = symmetry % 4
     return np.rot90(image, quarter_turns), np.rot90(mask, quarter_turns)
-
-
-def read_labelled(files: LabelledFiles) -> LabelledFrame:
-    """Read one frame with its mask.
-
-    Raises:
-        InputError: Either is unreadable, or their sizes differ.
-    """
-    assert files.mask is not None  # list_labelled(masks_required=True) saw to it
-    image, mask = read_frame(files.image), read_mask(files.mask)
-    if image.shape != mask.shape:
-        raise InputError(f"{files.image}: image {image.shape} and mask {mask.shape} differ in size")
-    return LabelledFrame(image, mask)

@@ -233,6 +233,7 @@ def test_a_measurement_that_could_not_be_written_is_refused_first(
 ):
     toy, same = write_toy(), tmp_path / "x"
     assert bench("latency", toy, "--out", tmp_path)[0] == 2
+    assert bench("latency", toy, "--out", toy / "below" / "a" / "file")[0] == 1
     assert bench("latency", toy, "--out", same, "--raw", same)[0] == 2
 
 
