@@ -49,7 +49,7 @@ def measure_accuracy(
 
     Raises:
         InputError: A file that cannot be read, that does not fit the bundle, a mask that is missing
-            or of another size than its image; the message names the file.
+            or of another size than its image; the message names the file. Or no target at all.
     """
     digest = hashlib.sha256()
 
@@ -67,4 +67,9 @@ def measure_accuracy(
 
     left, right = itertools.tee(scored())  # evaluate reads both in step, so one pair is buffered
     scores = evaluate((pair[0] for pair in left), (pair[1] for pair in right), threshold)
+    if not scores.targets:
+        raise InputError(
+            f"none of the {len(files)} frames holds a target: accuracy cannot be measured; add "
+            "frames with targets"
+        )
     return AccuracyRun(scores, digest.hexdigest())

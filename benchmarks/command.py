@@ -39,12 +39,12 @@ from irstd.benchmarks.report import (
 from irstd.benchmarks.text import accuracy_text, latency_text, paced_text
 from irstd.cli import Outcome, add_verb, make_parser, run, to_json
 from irstd.errors import BenchmarkInvalid, UsageError
-from irstd.files import check_writable, write_atomic
+from irstd.files import check_writable, to_path, write_atomic
 from irstd.fingerprint import environment
 from irstd.frames import list_labelled
 from irstd.runtime.detector import Detector, open_bundle
 from irstd.runtime.sessions import ENGINES
-from irstd.runtime.stream import POLICIES
+from irstd.runtime.stream import POLICIES, check_rate
 
 PROG = "irstd-bench"
 DEFAULT_SECONDS = 30.0
@@ -73,7 +73,7 @@ def make_command(command_line: str) -> argparse.ArgumentParser:
     _add_bundle(latency)
     _add_speed_flags(latency)
     latency.add_argument(
-        "--against", type=Path, metavar="BUNDLE", help="measure another bundle in turns with it"
+        "--against", type=to_path, metavar="BUNDLE", help="measure another bundle in turns with it"
     )
     latency.add_argument(
         "--against-engine", default="auto", choices=("auto", *ENGINES), help="engine of the other"
@@ -93,9 +93,9 @@ def make_command(command_line: str) -> argparse.ArgumentParser:
     accuracy = add_verb(verbs, "accuracy", _accuracy, "score a labelled folder as deployed")
     _add_bundle(accuracy)
     accuracy.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder with images/ and masks/"
+        "--data", type=to_path, required=True, metavar="DIR", help="folder with images/ and masks/"
     )
-    accuracy.add_argument("--list", type=Path, metavar="FILE", help="only the stems in FILE")
+    accuracy.add_argument("--list", type=to_path, metavar="FILE", help="only the stems in FILE")
     accuracy.add_argument(
         "--threshold", type=_probability, metavar="T", help="the bundle's if not given"
     )
@@ -104,7 +104,7 @@ def make_command(command_line: str) -> argparse.ArgumentParser:
 
     compare = add_verb(verbs, "compare", _compare, "put reports side by side")
     compare.add_argument(
-        "reports", nargs="+", type=Path, metavar="REPORT.json", help="the first is the reference"
+        "reports", nargs="+", type=to_path, metavar="REPORT.json", help="the first is the reference"
     )
     _add_out(compare)
     _add_html(compare)
@@ -273,7 +273,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 
 def _add_bundle(verb: Any) -> None:
-    verb.add_argument("bundle", type=Path, metavar="BUNDLE", help="a .irstd file")
+    verb.add_argument("bundle", type=to_path, metavar="BUNDLE", help="a .irstd file")
     verb.add_argument(
         "--engine", default="auto", choices=("auto", *ENGINES), help="auto: the bundle's choice"
     )
@@ -281,13 +281,13 @@ def _add_bundle(verb: Any) -> None:
 
 def _add_speed_flags(verb: Any) -> None:
     simulated = f"{SIMULATED_FRAMES} simulated frames of seed {SIMULATED_SEED} if not given"
-    verb.add_argument("--data", type=Path, metavar="DIR", help=f"folder of frames; {simulated}")
+    verb.add_argument("--data", type=to_path, metavar="DIR", help=f"folder of frames; {simulated}")
     verb.add_argument(
         "--seconds", type=_seconds, default=DEFAULT_SECONDS, metavar="S", help="after the warm-up"
     )
     _add_threads(verb)
     _add_out(verb)
-    verb.add_argument("--raw", type=Path, metavar="FILE", help="write every frame's times as CSV")
+    verb.add_argument("--raw", type=to_path, metavar="FILE", help="write each frame's times as CSV")
     _add_html(verb)
 
 
@@ -298,11 +298,11 @@ def _add_threads(verb: Any) -> None:
 
 
 def _add_out(verb: Any) -> None:
-    verb.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
+    verb.add_argument("--out", type=to_path, metavar="FILE", help="write the report as JSON")
 
 
 def _add_html(verb: Any) -> None:
-    verb.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    verb.add_argument("--html", type=to_path, metavar="FILE", help="write a page with plots")
 
 
 def _positive(text: str) -> float:
@@ -321,8 +321,7 @@ def _seconds(text: str) -> float:
 
 def _rate(text: str) -> float:
     value = _positive(text)
-    if not 0.01 <= value <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate from 0.01 to 10000")
+    check_rate(value)
     return value
 
 

@@ -13,7 +13,7 @@ from irstd.cli import Outcome, add_verb
 from irstd.compile.networks import NETWORKS
 from irstd.compile.settings import OUTPUT_KINDS, FrameSettings, LoweringSettings, SourceSettings
 from irstd.errors import BudgetExceeded, UsageError
-from irstd.files import check_writable, write_atomic
+from irstd.files import check_writable, to_path, write_atomic
 from irstd.fingerprint import to_plain
 from irstd.manifest_json import INT8_FORMS
 from irstd.targets import TARGETS
@@ -51,7 +51,9 @@ def _add_build(verbs: Any) -> None:
         metavar="SOURCE",
         help="network name, .onnx file, or .yaml file with the key source and long flags as keys",
     )
-    verb.add_argument("-o", dest="out", required=True, type=Path, help="bundle to write (.irstd)")
+    verb.add_argument(
+        "-o", dest="out", required=True, type=to_path, help="bundle to write (.irstd)"
+    )
     default = LoweringSettings()
     _add_flag(verb, "--target", "T", f"one of {', '.join(TARGETS)}", default.target)
     _add_choice(verb, "--precision", [item.value for item in Precision], default.precision.value)
@@ -126,13 +128,13 @@ def _add_switch(verb: Any, flag: str, text: str) -> None:
 
 def _add_inspect(verbs: Any) -> None:
     verb = add_verb(verbs, "inspect", _inspect, "Say what is inside a bundle.")
-    verb.add_argument("bundle", type=Path, metavar="BUNDLE")
+    verb.add_argument("bundle", type=to_path, metavar="BUNDLE")
 
 
 def _add_verify(verbs: Any) -> None:
     text = "Check hashes, golden frames, parity and budget."
     verb = add_verb(verbs, "verify", _verify, text)
-    verb.add_argument("bundle", type=Path, metavar="BUNDLE")
+    verb.add_argument("bundle", type=to_path, metavar="BUNDLE")
     _add_flag(verb, "--data", "DIR", "score both graphs on this data folder", "none")
     _add_flag(verb, "--list", "FILE", "restrict --data to these stems", "all")
     _add_flag(verb, "--budget", "LIST", 'such as "hse=-0.3,fa=+2"', "the build's")
@@ -140,7 +142,7 @@ def _add_verify(verbs: Any) -> None:
 
 def _add_distil(verbs: Any) -> None:
     verb = add_verb(verbs, "distil", _distil, "Train a network as a YAML file says.")
-    verb.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    verb.add_argument("config", type=to_path, metavar="CONFIG.yaml")
     verb.add_argument("--resume", action="store_true", help="go on with a started run")
 
 
@@ -148,7 +150,7 @@ def _add_export(verbs: Any) -> None:
     text = "Write the plain static FP32 graph of a source."
     verb = add_verb(verbs, "export", _export, text)
     verb.add_argument("source", metavar="SOURCE", help="network name, .onnx or .yaml file")
-    verb.add_argument("-o", dest="out", required=True, type=Path, help=".onnx file to write")
+    verb.add_argument("-o", dest="out", required=True, type=to_path, help=".onnx file to write")
     _add_source_flags(verb)
     _add_cache_flags(verb)
 
@@ -157,7 +159,7 @@ def _add_calibrate(verbs: Any) -> None:
     text = "Write the scale table of a source."
     verb = add_verb(verbs, "calibrate", _calibrate, text)
     verb.add_argument("source", metavar="SOURCE", help="network name, .onnx or .yaml file")
-    verb.add_argument("-o", dest="out", required=True, type=Path, help=".json file to write")
+    verb.add_argument("-o", dest="out", required=True, type=to_path, help=".json file to write")
     _add_source_flags(verb)
     _add_frame_flags(verb)
     _add_cache_flags(verb)
@@ -193,7 +195,7 @@ def _build(options: argparse.Namespace) -> Outcome:
         raise UsageError(f"-o {options.out}: a bundle's name ends in .irstd")
     request = _request(options)
     if request.dry_run:
-        check_writable(options.out)
+        check_writable(options.out, request.settings.input_files)
         return _rehearse(dataclasses.replace(request, no_cache=True), options.out)
     result = run_build(request.settings, options.out, request.cache_folder, _progress(options))
     report = {"bundle": str(result.path), "bundle_sha256": result.sha256, **result.report}
@@ -265,8 +267,9 @@ def _distil(options: argparse.Namespace) -> Outcome:
 def _export(options: argparse.Namespace) -> Outcome:
     from irstd.compile.summary import describe_input
 
-    check_writable(options.out)
-    prepared = _prepared(_request(options))
+    request = _request(options)
+    check_writable(options.out, request.settings.input_files)
+    prepared = _prepared(request)
     write_atomic(options.out, prepared.model.SerializeToString())
     report = {
         "onnx": str(options.out),
@@ -287,7 +290,7 @@ def _calibrate(options: argparse.Namespace) -> Outcome:
 
     request = _request(options, precision=Precision.INT8.value)
     settings = request.settings
-    check_writable(options.out)
+    check_writable(options.out, settings.input_files)
     frames = choose_frames(settings.frames, Precision.INT8, budget=False).calibrate
     prepared = _prepared(request)
     table = calibrate_graph(

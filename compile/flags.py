@@ -18,7 +18,7 @@ from irstd.compile.settings import (
     one_of,
 )
 from irstd.errors import UsageError
-from irstd.files import cache_dir
+from irstd.files import cache_dir, to_path
 from irstd.manifest_json import MAX_SIDE_PX
 from irstd.types import Fit, Precision
 
@@ -48,7 +48,7 @@ def parse_normalization(value: Any) -> Normalization:
     try:
         parts = value if isinstance(value, list | tuple) else str(value).split(",")
         numbers = tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = ()
     if len(numbers) not in (2, 6):
         raise UsageError(
@@ -102,21 +102,21 @@ FLAGS: dict[str, Flag] = {
     "precision": Flag(LoweringSettings, "precision", parse_precision),
     "calibration": Flag(LoweringSettings, "calibration", str),
     "int8-form": Flag(LoweringSettings, "int8_form", str),
-    "weights": Flag(SourceSettings, "weights", Path),
+    "weights": Flag(SourceSettings, "weights", to_path),
     "input-norm-eps": Flag(SourceSettings, "input_norm_eps", float),
     "imgsz": Flag(SourceSettings, "imgsz", parse_size),
     "normalize": Flag(SourceSettings, "normalize", parse_normalization),
     "output": Flag(SourceSettings, "output", str),
     "bit-depth": Flag(SourceSettings, "bit_depth", _whole),
     "fit": Flag(SourceSettings, "fit", parse_fit),
-    "data": Flag(FrameSettings, "data", Path),
-    "list": Flag(FrameSettings, "list_file", Path),
-    "verify-data": Flag(FrameSettings, "verify_data", Path),
-    "verify-list": Flag(FrameSettings, "verify_list", Path),
+    "data": Flag(FrameSettings, "data", to_path),
+    "list": Flag(FrameSettings, "list_file", to_path),
+    "verify-data": Flag(FrameSettings, "verify_data", to_path),
+    "verify-list": Flag(FrameSettings, "verify_list", to_path),
     "seed": Flag(FrameSettings, "seed", _whole),
     "budget": Flag(BuildSettings, "budget", _budget),
     "keep": Flag(BuildSettings, "keep", _switch),
-    "cache": Flag(None, "cache", Path),
+    "cache": Flag(None, "cache", to_path),
     "no-cache": Flag(None, "no_cache", _switch),
     "dry-run": Flag(None, "dry_run", _switch),
 }
@@ -186,7 +186,7 @@ def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
         raw = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: cannot be read as YAML ({reason})") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("source"), str):
@@ -198,8 +198,8 @@ def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict | list):
             raise UsageError(f"{path}: {key} takes one value as its flag does, got {value!r}")
-        if FLAGS[key].read is Path:
-            values[key] = path.parent / str(value)
+        if FLAGS[key].read is to_path:
+            values[key] = path.parent / to_path(value)
     source = raw["source"]
     return (str(path.parent / source) if source.endswith(".onnx") else source), values
 
@@ -209,5 +209,5 @@ def _read(name: str, value: Any) -> Any:
         return FLAGS[name].read(value)
     except UsageError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"--{name}: cannot take {value!r}") from error

@@ -19,6 +19,7 @@ from irstd.compile.prepare import Prepared
 from irstd.compile.progress import SILENT, Progress
 from irstd.compile.quantize import QuantizationPlan, plan_int8, quantize, tensors_to_calibrate
 from irstd.compile.settings import LoweringSettings
+from irstd.errors import ExportError
 from irstd.files import sha256_hex
 from irstd.frames import Frame
 from irstd.runtime.preprocess import Preprocessor
@@ -104,8 +105,15 @@ def calibrate_graph(
 
     Raises:
         CalibrationError: No frames, or activations that are not finite.
+        ExportError: The plan is empty.
     """
-    names = tensors_to_calibrate(prepared.model, plan)
+    if not plan.int8_nodes:
+        raise ExportError(
+            "no layer of the graph can be quantized: its convolutions are the head, or none; "
+            "build with --precision fp16 or fp32"
+        )
+    # Where only the image feeds INT8 layers its range is known; observing the result does no harm.
+    names = tensors_to_calibrate(prepared.model, plan) or [prepared.model.graph.output[0].name]
     tapped = expose_tensors(prepared.model, names).SerializeToString()
     preprocessor = Preprocessor(prepared.spec)
 

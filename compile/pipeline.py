@@ -69,7 +69,7 @@ def run_build(
         ParityFailed: No engine computes what the graph says.
         IrstdError: See the stages.
     """
-    check_writable(out)
+    check_writable(out, settings.input_files)
     precision = settings.lowering.precision
     frames = choose_frames(settings.frames, precision, budget=bool(settings.budget))
     progress.stage("loading the source")

@@ -104,7 +104,7 @@ class FrameSettings:
         list_file: Restricts `data` to these stems.
         verify_data: Verify on this folder instead, and calibrate on all of `data`.
         verify_list: Restricts `verify_data` to these stems.
-        seed: Of the split, and of simulated frames; not negative.
+        seed: Of the split, and of simulated frames; below 2^32.
     """
 
     data: Path | None = None
@@ -120,8 +120,8 @@ class FrameSettings:
         ):
             if value is not None and given is None:
                 raise UsageError(f"{flag} needs {needs} DIR")
-        if self.seed < 0:
-            raise UsageError(f"--seed: got {self.seed}, wanted 0 or more")
+        if not 0 <= self.seed < 1 << 32:
+            raise UsageError(f"--seed: got {self.seed}, wanted 0 to {(1 << 32) - 1}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +181,13 @@ class BuildSettings:
             raise UsageError("--precision int8 needs --data DIR: frames to calibrate on")
         if self.budget and self.frames.data is None and self.frames.verify_data is None:
             raise UsageError("--budget needs labelled frames to verify on: --data DIR")
+
+    @property
+    def input_files(self) -> tuple[Path, ...]:
+        """The single files that the build reads, which no output may replace."""
+        source, frames = self.source, self.frames
+        named = (Path(source.name), source.weights, frames.list_file, frames.verify_list)
+        return tuple(path for path in named if path is not None)
 
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON values, paths without folders; stored in the bundle."""

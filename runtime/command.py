@@ -17,13 +17,16 @@ import numpy as np
 
 from irstd import cli
 from irstd.errors import InputError, IrstdError, UsageError
-from irstd.files import atomic_open, write_atomic
+from irstd.files import atomic_open, check_writable, to_path, write_atomic
 from irstd.frames import Frame
 from irstd.runtime.detector import Detector, open_bundle
 from irstd.runtime.sessions import ENGINES
 from irstd.runtime.sources import FrameSource, open_source
-from irstd.runtime.stream import POLICIES, StreamResult, run_stream
+from irstd.runtime.stream import POLICIES, StreamResult, check_rate, run_stream
 from irstd.types import Detections
+
+LONGEST_S = 1e9
+Failure = IrstdError | OSError | KeyboardInterrupt
 
 _DESCRIPTION = """Run a bundle over an image, a folder of images in name order, or a video.
 
@@ -41,9 +44,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = cli.make_parser("irstd-run", _DESCRIPTION)
     parser.formatter_class = _HelpFormatter
     cli.add_common_flags(parser, _run)
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a .irstd file")
+    parser.add_argument("bundle", metavar="BUNDLE", type=to_path, help="a .irstd file")
     parser.add_argument(
-        "source", metavar="SOURCE", type=Path, help="an image, a folder of images, or a video"
+        "source", metavar="SOURCE", type=to_path, help="an image, a folder of images, or a video"
     )
     parser.add_argument(
         "--fps", type=float, metavar="N", help="frame rate; None takes frames as fast as they go"
@@ -64,10 +67,10 @@ def _make_parser() -> argparse.ArgumentParser:
         "--seconds", type=float, metavar="S", help="stop after that time; None goes to the end"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DETECTIONS.jsonl", help="write one JSON object a frame"
+        "--out", type=to_path, metavar="DETECTIONS.jsonl", help="write one JSON object a frame"
     )
     parser.add_argument(
-        "--draw", type=Path, metavar="DIR", help="write an annotated PNG for each inferred frame"
+        "--draw", type=to_path, metavar="DIR", help="write an annotated PNG for each inferred frame"
     )
     parser.add_argument(
         "--engine", choices=("auto", *ENGINES), default="auto", help="auto is the build's choice"
@@ -83,16 +86,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def _run(options: argparse.Namespace) -> cli.Outcome:
-    for flag, value in (("--fps", options.fps), ("--seconds", options.seconds)):
-        if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"{flag} {value}: wanted a finite number above 0")
+    if options.fps is not None:
+        check_rate(options.fps)
+    if options.seconds is not None and not 0 < options.seconds <= LONGEST_S:
+        raise UsageError(f"--seconds {options.seconds}: wanted more than 0, at most {LONGEST_S:g}")
     source = open_source(options.source)
-    if options.draw is not None and _is_same_folder(options.draw, source):
-        raise UsageError(f"--draw {options.draw}: holds the frames themselves; name another folder")
+    _check_outputs(options, source)
     with open_bundle(options.bundle, options.engine, options.threads) as detector:
         feed = _Feed(source, detector)
         tally = _Tally()
-        failure: IrstdError | KeyboardInterrupt | None = None
+        failure: Failure | None = None
         with _line_writer(options.out) as write_line:
             try:
                 for result in _results(feed, options):
@@ -101,7 +104,7 @@ def _run(options: argparse.Namespace) -> cli.Outcome:
                     if options.draw is not None and result.detections is not None:
                         stem = source.stem_of(result.frame_index)
                         _draw(options.draw / f"{stem}.png", feed.frame, result.detections)
-            except (IrstdError, KeyboardInterrupt) as error:
+            except (IrstdError, OSError, KeyboardInterrupt) as error:
                 if not tally.frames:
                     raise
                 failure = error
@@ -221,8 +224,16 @@ def _draw(path: Path, frame: Frame, detections: Detections) -> None:
     write_atomic(path, encoded.tobytes())
 
 
-def _is_same_folder(folder: Path, source: FrameSource) -> bool:
-    return folder.resolve() in {place.resolve() for place in source.folders}
+def _check_outputs(options: argparse.Namespace, source: FrameSource) -> None:
+    """Refuse what would fail an hour later, or write over what is read."""
+    if options.out is not None:
+        check_writable(options.out, (options.bundle, *source.files))
+    if options.draw is not None:
+        check_writable(options.draw / "frame.png")
+        folders = {file.parent for file in source.files}
+        folders |= {folder.parent / "masks" for folder in folders if folder.name == "images"}
+        if options.draw.resolve() in {folder.resolve() for folder in folders}:
+            raise UsageError(f"--draw {options.draw}: holds the data itself; name another folder")
 
 
 def _report(
@@ -251,7 +262,7 @@ def _report(
     }
 
 
-def _outcome(report: dict[str, Any], failure: IrstdError | KeyboardInterrupt | None) -> cli.Outcome:
+def _outcome(report: dict[str, Any], failure: Failure | None) -> cli.Outcome:
     text = (
         f"{report['frames']} frames: {report['delivered']} delivered, {report['late']} late, "
         f"{report['dropped']} dropped; {report['detections']} detections\n"
@@ -262,8 +273,12 @@ def _outcome(report: dict[str, Any], failure: IrstdError | KeyboardInterrupt | N
             text += f"\n{name}: {report[name]}"
     if failure is None:
         return cli.Outcome(report, text)
-    code = cli.INTERRUPTED if isinstance(failure, KeyboardInterrupt) else failure.exit_code
-    line = " ".join(str(failure).split()) or "interrupted"
+    if isinstance(failure, KeyboardInterrupt):
+        code, line = cli.INTERRUPTED, "interrupted"
+    elif isinstance(failure, OSError):
+        code, line = 1, cli.explain(failure)
+    else:
+        code, line = failure.exit_code, " ".join(str(failure).split())
     print(f"irstd-run: {line} (after {report['frames']} frames)", file=sys.stderr)
     error = {"type": type(failure).__name__, "message": line, "exit_code": code}
     return cli.Outcome({**report, "error": error}, text, code)

@@ -33,7 +33,7 @@ class FrameSource:
         frame_count: Number of frames; for a video what its container announces, None if nothing.
         name_of: The file name of a frame, by index; for a video the video's name and the index.
         stem_of: A name without suffix for what is made of a frame, by index; no two are equal.
-        folders: Where the files lie.
+        files: The images, or the video.
         frames: Opens the source and yields its frames in order, read as they are asked for. Raises
             InputError for one that cannot be read, and at the end of a video that is cut short.
     """
@@ -42,7 +42,7 @@ class FrameSource:
     frame_count: int | None
     name_of: Callable[[int], str]
     stem_of: Callable[[int], str]
-    folders: tuple[Path, ...]
+    files: tuple[Path, ...]
     frames: Callable[[], Iterator[Frame]]
 
 
@@ -82,7 +82,7 @@ def _from_images(path: Path, images: list[Path]) -> FrameSource:
         frame_count=len(images),
         name_of=lambda index: images[index].name,
         stem_of=lambda index: stems[index],
-        folders=(images[0].parent,),
+        files=tuple(images),
         frames=lambda: map(read_frame, images),
     )
 
@@ -98,7 +98,7 @@ def _from_video(path: Path) -> FrameSource:
         frame_count=announced if announced > 0 else None,
         name_of=lambda index: f"{path.name} frame {index}",
         stem_of=lambda index: f"{path.stem}_{index:06d}",
-        folders=(),
+        files=(path,),
         frames=lambda: _video_frames(path, announced),
     )
 

@@ -21,6 +21,8 @@ from irstd.types import Detections
 # on Linux and let other threads in: at 30 fps less than 3 % of a core, for starts within 0.1 ms.
 _SPIN_S = 1e-3
 
+RATE_RANGE_HZ = (0.01, 10_000.0)
+
 POLICIES = ("drop_oldest", "drop_newest", "wait")
 
 Status = Literal["delivered", "late", "dropped"]
@@ -84,8 +86,8 @@ def run_stream(
             passes through after the results of the frames before it. What `detect` raises passes
             through at once: nothing is yielded for its frame and those dropped in its favour.
     """
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise UsageError(f"fps {fps}: wanted a rate above 0")
+    if fps is not None:
+        check_rate(fps)
     if deadline_ms is not None and not deadline_ms > 0:
         raise UsageError(f"deadline {deadline_ms} ms: wanted a time above 0")
     if policy is not None and policy not in POLICIES:
@@ -96,6 +98,17 @@ def run_stream(
         return _unpaced(detect, frames, _allowed_s(deadline_ms, math.inf), clock)
     allowed_s = _allowed_s(deadline_ms, 1 / fps)
     return _paced(detect, frames, fps, policy or "drop_oldest", allowed_s, clock, sleep)
+
+
+def check_rate(fps: float) -> None:
+    """Refuse a rate that no camera has: beyond RATE_RANGE_HZ waiting and counting break down.
+
+    Raises:
+        UsageError: It is not a number within RATE_RANGE_HZ.
+    """
+    low, high = RATE_RANGE_HZ
+    if not isinstance(fps, int | float) or not low <= fps <= high:
+        raise UsageError(f"fps {fps}: wanted a rate from {low} to {high:g} Hz")
 
 
 def _allowed_s(deadline_ms: float | None, default_s: float) -> float:

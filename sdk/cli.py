@@ -124,7 +124,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(parser.prog, _explain(error), type(error).__name__, 1, as_json)
+        return _fail(parser.prog, explain(error), type(error).__name__, 1, as_json)
 
 
 def to_json(report: Mapping[str, Any]) -> str:
@@ -176,7 +176,8 @@ def _missing(error: ModuleNotFoundError) -> MissingDependency:
     )
 
 
-def _explain(error: OSError) -> str:
+def explain(error: OSError) -> str:
+    """Return what the system refused, as one line that names the file."""
     where = error.filename or "a file"
     if error.errno == errno.ENOSPC:
         return f"{where}: the disk is full; that file was not written. Free space and run again"

@@ -5,9 +5,11 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
+
+from irstd.errors import UsageError
 
 
 def sha256_hex(data: bytes | bytearray | memoryview) -> str:
@@ -47,8 +49,10 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None  # the name that the user knows
         raise
 
 
@@ -58,12 +62,33 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a path that cannot be written before an hour is spent on what should go there.
+def to_path(value: str | os.PathLike[str]) -> Path:
+    """Read a path that a user gave.
 
     Raises:
+        UsageError: It is empty, which pathlib takes for the working folder, or holds a NUL.
+    """
+    text = os.fspath(value)
+    if not text or "\0" in text:
+        raise UsageError(f"{text!r} names no file or folder")
+    return Path(text)
+
+
+def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Refuse a path that cannot be written before an hour is spent on what should go there.
+
+    Args:
+        path: What will be written.
+        inputs: Files that are read meanwhile, or needed afterwards; missing ones are ignored.
+
+    Raises:
+        UsageError: It is one of the inputs, or a device, pipe or socket.
         OSError: It is a folder, or lies under a file or in a folder that is not writable.
     """
+    if any(path.samefile(file) for file in inputs if path.exists() and file.exists()):
+        raise UsageError(f"{path}: is an input of this command; write to another file")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path}: is no regular file; name a file")
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     folder = path.parent

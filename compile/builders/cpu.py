@@ -19,7 +19,7 @@ from irstd.compile.parity import (
     compare_logits,
     tolerance_for,
 )
-from irstd.errors import BuildError, MissingDependency, ParityFailed
+from irstd.errors import BuildError, ExportError, MissingDependency, ParityFailed
 from irstd.manifest import EngineChoice
 from irstd.runtime.sessions import Session, installed_sessions, library_version, open_session
 from irstd.types import Precision
@@ -87,6 +87,7 @@ def choose_engine(
 
     Raises:
         MissingDependency: None of them is installed.
+        ExportError: The graph itself computes NaN or infinity.
         ParityFailed: None computes what the graph says.
     """
     names = [name for name in preference if name in installed_sessions()]
@@ -96,6 +97,8 @@ def choose_engine(
             "pip install 'irstd-sdk[cpu]'"
         )
     reference = reference_outputs(model, inputs)
+    if not all(np.isfinite(logits).all() for logits in reference):
+        raise ExportError("the graph computes NaN or infinity on these frames; see its weights")
     tolerance = TOLERANCES[precision]
     if source is not None:
         tolerance = tolerance_for(precision, reference, reference_outputs(source, inputs))

@@ -9,6 +9,7 @@ import yaml
 
 from irstd.compile.networks import NETWORKS
 from irstd.errors import UsageError
+from irstd.files import check_writable
 
 LOSSES = ("soft_iou", "batch_iou", "bce", "eedm")
 
@@ -183,6 +184,9 @@ def _check_values(path: Path, config: TrainConfig) -> None:
             f"got {config.crop_px}"
         )
     _check_loss(path, config.loss)
+    if config.init is not None and not config.init.is_file():
+        raise UsageError(f"{path}: init: {config.init} is no file; wanted weights to start from")
+    check_writable(config.out / "log.jsonl")
 
 
 def _check_range(path: Path, what: str, value: float, bounds: tuple[float, float]) -> None:
@@ -228,11 +232,14 @@ def _as_list(path: Path, value: Any) -> list[Any]:
 def _pair(path: Path, key: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)):
         raise UsageError(f"{path}: {key} must be a list of two numbers, got {value!r}")
-    return float(value[0]), float(value[1])
+    try:
+        return float(value[0]), float(value[1])
+    except OverflowError as error:
+        raise UsageError(f"{path}: {key} holds a number that is too large") from error
 
 
 def _text(path: Path, key: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise UsageError(f"{path}: {key} must be text, got {value!r}")
     return value
 

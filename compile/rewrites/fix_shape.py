@@ -34,7 +34,8 @@ def fix_shape(model: ModelProto, height: int, width: int) -> ModelProto:
     except ExportError as error:
         for stride in _STRIDES_TRIED_PX:
             size = (-(-height // stride) * stride, -(-width // stride) * stride)
-            if size != (height, width) and _fits(model, *size):
+            # What fits by luck is no rule: 64 is a multiple of 2, and of the stride 16.
+            if size != (height, width) and _fits(model, *size) and _fits(model, stride, 3 * stride):
                 raise ExportError(
                     f"input size {height}x{width} does not fit the network; wanted sides that are "
                     f"multiples of {stride} px, for example --imgsz {size[0]}x{size[1]}"

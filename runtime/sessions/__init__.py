@@ -35,6 +35,7 @@ _LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "reference":
 # What a user may ask for by name: every session but the one for tests.
 ENGINES = tuple(_LIBRARIES)
 
+MOST_THREADS = 1024
 _INSTALL = "pip install 'irstd-sdk[cpu]'"
 
 
@@ -48,13 +49,13 @@ def open_session(name: str, model: bytes, *, threads: int | None = None) -> Sess
         threads: Threads that one inference may use; None leaves the choice to the library.
 
     Raises:
-        UsageError: No such session, or `threads` below 1.
+        UsageError: No such session, or `threads` outside 1 to MOST_THREADS.
         MissingDependency: Its library is not installed, or its installation is broken.
         BuildError: The library refuses the graph.
     """
     opener = SESSIONS[_known(name)]
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads {threads}: wanted 1 or more")
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
+        raise UsageError(f"threads {threads!r}: wanted a whole number from 1 to {MOST_THREADS}")
     _library(name)
     return opener(model, threads)
 

@@ -188,6 +188,14 @@ def test_export(tiny_onnx, tmp_path, compile_command, capsys):
     assert "{" not in text
 
 
+def test_no_output_replaces_its_source(tiny_onnx, tmp_path, compile_command):
+    source = tiny_onnx()
+    before = source.read_bytes()
+    code, _, errors = compile_command("export", source, "--normalize", "80,40", "-o", source)
+    assert (code, "is an input" in errors) == (2, True)
+    assert source.read_bytes() == before
+
+
 @pytest.mark.parametrize("form", ["cpu", "nvidia"])
 def test_calibrate(form, tiny, make_data, tmp_path, compile_command):
     out = tmp_path / "scales.json"

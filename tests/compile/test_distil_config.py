@@ -68,6 +68,7 @@ def test_every_key_is_read(write, tmp_path):
         "precision": "bf16-mixed",
         "threads": 1,
     }
+    (tmp_path / "start.safetensors").touch()
     config = load_config(write(**changes))
     for key, value in changes.items():
         if key == "init":
@@ -75,6 +76,15 @@ def test_every_key_is_read(write, tmp_path):
         assert getattr(config, key) == (tuple(value) if isinstance(value, list) else value)
     untouched = {"network", "data", "out"}
     assert {f.name for f in dataclasses.fields(config)} - untouched == set(changes)
+
+
+def test_what_would_fail_after_the_first_epoch_is_refused_at_once(write, tmp_path):
+    assert "init" in refused(write(init="absent.safetensors"))
+    assert "out must be text" in refused(write(out="a\0b"))
+    assert "too large" in refused(write(normalize=[1, 10**400]))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        load_config(write(out="file"))
 
 
 def test_every_number_has_a_range():

@@ -57,7 +57,11 @@ def test_size_that_arithmetic_hides_is_measured(make_small, make_image):
 
 @pytest.mark.parametrize(
     ("size", "hint"),
-    [((50, 50), "multiples of 16 px, for example --imgsz 64x64"), ((24, 32), "--imgsz 32x32")],
+    [
+        ((50, 50), "multiples of 16 px, for example --imgsz 64x64"),
+        ((63, 62), "multiples of 16 px, for example --imgsz 64x64"),
+        ((24, 32), "--imgsz 32x32"),
+    ],
 )
 def test_wrong_multiple_names_one_that_fits(size, hint, make_graph):
     with pytest.raises(ExportError, match=hint):

@@ -264,6 +264,19 @@ def test_yaml_keys_are_the_long_flags(write_yaml):
     assert (request.cache, request.no_cache, request.dry_run) == (folder / "stages", True, True)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("source: acm\nseed: 2020-13-45\n", "cannot be read as YAML"),
+        ('source: acm\ndata: "a\\0b"\n', "names no file"),
+        ("source: acm\nseed: 99999999999999999999\n", "--seed"),
+    ],
+)
+def test_yaml_values_that_no_flag_takes(text, words, write_yaml):
+    with pytest.raises(UsageError, match=words):
+        resolve(str(write_yaml(text)), {})
+
+
 def test_flags_override_yaml(write_yaml):
     path = write_yaml("source: acm\ntarget: rtx-40\nseed: 3\n")
     settings = resolve(str(path), {"target": "cpu", "seed": None}).settings

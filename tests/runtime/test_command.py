@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -238,7 +239,11 @@ def test_pictures_never_replace_the_frames(run, make_bundle, clip):
     for draw in (clip, clip / "." / "", clip.parent / "clip" / ".." / "clip"):
         code, _, errors = run(make_bundle(), clip, "--draw", draw)
         assert code == 2
-        assert "holds the frames themselves" in errors
+        assert "holds the data itself" in errors
+    masks = clip.parent / "set" / "masks"
+    masks.mkdir(parents=True)
+    (masks.parent / "images").symlink_to(clip)
+    assert run(make_bundle(), masks.parent, "--draw", masks)[0] == 2
     assert {path.name: path.read_bytes() for path in clip.iterdir()} == before
 
 
@@ -264,10 +269,16 @@ def test_help_names_every_flag_with_its_default(run, capsys):
         (["--fps", "fast"], "--fps"),
         (["--deadline-ms", "-1"], "deadline -1"),
         (["--seconds", "0"], "--seconds 0"),
+        (["--fps", "1e15"], "0.01 to 10000"),
+        (["--fps", "1e-10"], "0.01 to 10000"),
+        (["--threads", "1099511627776"], "from 1 to 1024"),
+        (["--out", ""], "names no file"),
+        (["--draw", ""], "names no file"),
+        (["--out", "/dev/null"], "no regular file"),
         (["--seconds", "inf"], "--seconds inf"),
-        (["--seconds", "5", "--fps", "-1"], "--fps -1"),
-        (["--seconds", "5", "--fps", "nan"], "--fps nan"),
-        (["--fps", "inf"], "--fps inf"),
+        (["--seconds", "5", "--fps", "-1"], "fps -1"),
+        (["--seconds", "5", "--fps", "nan"], "fps nan"),
+        (["--fps", "inf"], "fps inf"),
         (["--threads", "0"], "threads 0"),
         (["--engine", "tpu"], "onnxruntime"),
         (["--track"], "--track"),
@@ -280,6 +291,43 @@ def test_wrong_flags_are_usage_errors_with_the_valid_ones(run, make_bundle, clip
     assert words in errors
     assert errors.count("\n") == 1
     assert json.loads(text)["error"]["exit_code"] == 2
+
+
+def test_what_is_read_is_never_written_over(run, make_bundle, clip, tmp_path):
+    bundle = make_bundle()
+    before = bundle.read_bytes()
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(bundle)
+    for out in (bundle, link):
+        code, _, errors = run(bundle, clip, "--out", out)
+        assert (code, "is an input" in errors) == (2, True)
+    assert bundle.read_bytes() == before
+    image = sorted(clip.glob("*.png"))[0]
+    assert run(bundle, clip, "--out", image)[0] == 2
+    assert run(bundle, clip, "--draw", clip)[0] == 2
+
+
+def test_a_folder_as_out_is_refused_before_the_first_frame(run, make_bundle, clip, tmp_path):
+    code, _, errors = run(make_bundle(), clip, "--out", tmp_path)
+    assert (code, errors.count("\n")) == (1, 1)
+    assert str(tmp_path) in errors
+    assert ".part" not in errors
+
+
+def test_a_full_disk_while_drawing_keeps_the_lines(run, make_bundle, clip, tmp_path, monkeypatch):
+    drawn = []
+
+    def fills_up(path, data):
+        drawn.append(path)
+        if len(drawn) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(command, "write_atomic", fills_up)
+    out = tmp_path / "out.jsonl"
+    code, _, errors = run(make_bundle(), clip, "--out", out, "--draw", tmp_path / "drawn")
+    assert code == 1
+    assert "disk is full" in errors
+    assert len(out.read_text().splitlines()) == 3
 
 
 def test_no_arguments_is_a_usage_error(run):

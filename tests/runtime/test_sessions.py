@@ -149,9 +149,9 @@ def test_an_unknown_engine_answers_with_the_list():
         library_version("tpu")
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_threads_below_one_are_refused(threads):
-    with pytest.raises(UsageError, match="1 or more"):
+@pytest.mark.parametrize("threads", [0, -1, 1 << 40, 1.5, "2"])
+def test_threads_that_no_machine_has_are_refused(threads):
+    with pytest.raises(UsageError, match="from 1 to 1024"):
         open_session("fake", b"", threads=threads)
 
 

@@ -12,7 +12,16 @@ from typing import IO, Any
 
 import pytest
 
-from irstd.files import atomic_open, cache_dir, sha256_hex, sha256_of_file, write_atomic
+from irstd.errors import UsageError
+from irstd.files import (
+    atomic_open,
+    cache_dir,
+    check_writable,
+    sha256_hex,
+    sha256_of_file,
+    to_path,
+    write_atomic,
+)
 
 OLD = b"the old content"
 
@@ -209,3 +218,39 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_dir() == tmp_path / "xdg" / "irstd"
     monkeypatch.setenv("IRSTD_CACHE", str(tmp_path / "own"))
     assert cache_dir() == tmp_path / "own"
+
+
+def test_a_path_that_names_nothing_is_refused() -> None:
+    assert to_path("a/b") == Path("a/b")
+    for text in ("", "a\0b"):
+        with pytest.raises(UsageError, match="names no file"):
+            to_path(text)
+
+
+def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
+    source, link = tmp_path / "in", tmp_path / "link"
+    source.touch()
+    link.symlink_to(source)
+    check_writable(tmp_path / "new" / "file", [source, tmp_path / "absent"])
+    check_writable(source)
+    for path in (source, link):
+        with pytest.raises(UsageError, match="is an input"):
+            check_writable(path, [source])
+    with pytest.raises(UsageError, match="no regular file"):
+        check_writable(Path(os.devnull))
+    with pytest.raises(NotADirectoryError):
+        check_writable(source / "below")
+    with pytest.raises(IsADirectoryError):
+        check_writable(tmp_path)
+
+
+def test_a_failed_write_names_the_file_that_was_asked_for(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomic(target, b"new")
+    assert caught.value.filename == str(target)
