@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from irstd.compile.checkpoint import Checkpoint, load_checkpoint
 from irstd.compile.distil.config import TrainConfig, load_config
@@ -99,7 +100,8 @@ def _card(
         title=checkpoint.network.upper(),
         network=checkpoint.network,
         parameters=sum(p.numel() for p in checkpoint.module.parameters()),
-        stages="; then ".join(_stage(path, config) for path, config in stages.items()),
+        stages="; then ".join(_stage(path, config) for path, config in stages.items())
+        + f"; shipped: the last one's epoch {_best_epoch(list(stages.values())[-1])}",
         note=f"| note | {note} |\n" if note else "",
         mean=mean,
         std=std,
@@ -109,14 +111,22 @@ def _card(
 
 
 def _stage(path: Path, config: TrainConfig) -> str:
-    """Say how long one stage ran, as its log has it, and which epoch was kept."""
-    log = (config.out / LOG).read_text("utf-8")
-    records = [json.loads(line) for line in log.splitlines()]
-    best = max((r for r in records if "merit" in r), key=lambda record: record["merit"])
+    """Say how long one stage ran, as its log has it."""
     return (
-        f"`irstd-compile distil examples/{path.name}`, {records[-1]['epoch']} epochs of crops of "
-        f"{config.crop_px}x{config.crop_px}, best: epoch {best['epoch']}"
+        f"`irstd-compile distil examples/{path.name}`, {_records(config)[-1]['epoch']} epochs of "
+        f"crops of {config.crop_px}x{config.crop_px}"
     )
+
+
+def _best_epoch(config: TrainConfig) -> int:
+    measured = (record for record in _records(config) if "merit" in record)
+    epoch: int = max(measured, key=lambda record: record["merit"])["epoch"]
+    return epoch
+
+
+def _records(config: TrainConfig) -> list[dict[str, Any]]:
+    log = (config.out / LOG).read_text("utf-8")
+    return [json.loads(line) for line in log.splitlines()]
 
 
 def _table(scores: Mapping[str, Scores]) -> str:
