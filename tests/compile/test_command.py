@@ -263,10 +263,10 @@ def test_distil_trains_as_the_file_says(tmp_path, monkeypatch, compile_command):
 
     seen = []
     monkeypatch.setattr(config, "load_config", lambda path: ("config of", path))
-    monkeypatch.setattr(train, "distil", lambda c, resume: seen.append((c, resume)) or "best.x")
-    code, report, _ = compile_command("distil", tmp_path / "c.yaml", "--resume")
+    monkeypatch.setattr(train, "distil", lambda c, **flags: seen.append((c, flags)) or "best.x")
+    code, report, _ = compile_command("distil", tmp_path / "c.yaml", "--resume", "-q")
     assert (code, report) == (0, {"weights": "best.x"})
-    assert seen == [(("config of", tmp_path / "c.yaml"), True)]
+    assert seen == [(("config of", tmp_path / "c.yaml"), {"resume": True, "quiet": True})]
 
 
 USAGE = [
