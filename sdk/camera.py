@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from irstd.clutter import Field
 
-BAD_LEVEL_STD = 30.0
+BAD_LEVEL_STD = 10.0
 BLINK_SHARE = 0.5
 
 

@@ -15,7 +15,15 @@ Field = NDArray[np.float32]
 
 PATCH_BETA = 1.8
 CLEAR_SHARE, SEA_SHARE, WARM_GROUND_SHARE = 0.6, 0.35, 0.75
-SPOT_SHAPES, SPOTS_PER_PX, SPOT_SIGMA_PX = 6, 2e-3, (0.7, 4.0)
+BLOB_SHAPES = 6
+# Small warm and cold things on the ground, relative to its roughness.
+SPOTS_PER_PX, SPOT_SIGMA_PX, SPOT_PEAK = 0.03, (0.7, 4.0), (-0.6, 1.6)
+# Larger, fainter warm patches in the air, relative to the contrast around them: things that a
+# network is in doubt about, so that a low threshold is punished.
+GLOWS_PER_PX, GLOW_SIGMA_PX, GLOW_PEAK = 0.003, (4.0, 7.0), (1.1, 1.6)
+# Grain of the size of targets, relative likewise.
+GRAIN_SIGMA_PX, GRAIN = (2.0, 4.0), 0.6
+NEARBY_PX = 41
 MEAN_LEVEL, MEAN_LEVEL_STD = 98.0, 38.0
 SPREAD, SPREAD_LOG_STD = 36.0, 0.4
 DISPLAY_MIDDLE, DISPLAY_HALF = np.float32(110), np.float32(108)
@@ -63,7 +71,12 @@ def make_background(
     Returns:
         (H, W) float32 grey levels of an 8-bit camera, strictly within 2 and 218.
     """
-    return to_grey_levels(rng, SCENES[kind](rng, shape, beta))
+    scene = SCENES[kind](rng, shape, beta)
+    if kind == "ground":
+        confusing = np.float32(GRAIN) * _grain(rng, shape)
+    else:
+        confusing = _blobs(rng, shape, GLOWS_PER_PX, GLOW_SIGMA_PX, GLOW_PEAK)
+    return to_grey_levels(rng, scene + _local_contrast(scene) * confusing)
 
 
 def to_grey_levels(rng: np.random.Generator, scene: Field) -> Field:
@@ -92,9 +105,9 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int], beta: float | None
     """Heaps and veils: thick where a fractal is high, with billows inside and soft edges."""
     scene: Field = np.float32(0.5) * _sky(rng, shape, beta)
     for _ in range(rng.integers(1, 3)):
-        form = fractal(rng, shape, _beta(rng, beta, 1.5, 2.0), _draw(rng, 1, 2))
+        form = fractal(rng, shape, _beta(rng, beta, 1.7, 2.2), _draw(rng, 1, 2))
         billows = np.abs(fractal(rng, shape, _beta(rng, beta, 1.2, 1.6)))
-        cover, softness = _draw(rng, -0.7, 0.8), _draw(rng, 0.3, 1.5)
+        cover, softness = _draw(rng, -0.7, 0.8), _draw(rng, 0.8, 2.0)
         density = _smoothstep((form - cover) / softness)
         light = _draw(rng, 0.5, 2) - _draw(rng, 0.2, 0.9) * billows
         scene += density * (light + np.float32(0.4) * form)
@@ -105,18 +118,19 @@ def _ground(rng: np.random.Generator, shape: tuple[int, int], beta: float | None
     """Rough texture, patches of other materials, and small warm and cold things."""
     rough = fractal(rng, shape, _beta(rng, beta, 0.7, 1.2), _draw(rng, 1, 2))
     patches = fractal(rng, shape, PATCH_BETA, _draw(rng, 1, 3))
-    scene: Field = _draw(rng, 0.3, 0.7) * rough + np.float32(0.3) * patches
+    roughness = _draw(rng, 0.3, 0.7)
+    scene: Field = roughness * rough + np.float32(0.3) * patches
     for _ in range(rng.integers(1, 4)):
         border = (patches - _draw(rng, -1.2, 1.2)) / _draw(rng, 0.05, 0.3)
         scene += _draw(rng, -1.5, 1.5) * _smoothstep(border)
-    scene += _draw(rng, 0.3, 0.8) * _spots(rng, shape)
+    scene += roughness * _blobs(rng, shape, SPOTS_PER_PX, SPOT_SIGMA_PX, SPOT_PEAK)
     return scene
 
 
 def _sea(rng: np.random.Generator, shape: tuple[int, int], beta: float | None) -> Field:
-    """Long swell with brighter crests."""
+    """Long, low swell."""
     swell = fractal(rng, shape, _beta(rng, beta, 0.9, 1.3), _draw(rng, 3, 8))
-    sea: Field = np.float32(0.5) * swell + np.float32(0.15) * np.maximum(swell, 0) ** 2
+    sea: Field = np.float32(0.6) * swell
     return sea
 
 
@@ -131,28 +145,54 @@ def _horizon(rng: np.random.Generator, shape: tuple[int, int], beta: float | Non
     columns = np.arange(width, dtype=np.float32)
     line = _draw(rng, 0.35, 0.85) * height + _draw(rng, -0.08, 0.08) * (columns - width / 2)
     if not is_sea:
-        ridge = fractal(rng, (1, width), float(_draw(rng, 1.3, 1.9)))[0]
-        line += _draw(rng, 0.02, 0.1) * height * ridge
+        ridge = fractal(rng, (1, width), float(_draw(rng, 1.6, 2.2)))[0]
+        line += _draw(rng, 0.02, 0.08) * height * ridge
     depth = np.arange(height, dtype=np.float32)[:, None] - line
     below -= above
     above += _smoothstep(depth / _draw(rng, 1, 4) + np.float32(0.5)) * below
     return above
 
 
-def _spots(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
-    """Small things that are no targets: of graded contrast, mostly faint, many of them long."""
+def _blobs(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    per_px: float,
+    sigma_px: tuple[float, float],
+    peak: tuple[float, float],
+) -> Field:
+    """Scatter Gaussian blobs of a few shapes, `per_px` of them, of evenly spread peak."""
     import cv2
 
     field = np.zeros(shape, np.float32)
-    low, high = np.log(SPOT_SIGMA_PX)
-    for sigma_y, sigma_x in np.exp(rng.uniform(low, high, (SPOT_SHAPES, 2))):
-        count = rng.poisson(shape[0] * shape[1] * SPOTS_PER_PX / SPOT_SHAPES)
-        contrast = np.minimum(rng.exponential(0.8, count), 3) * rng.choice((-1, 1, 1), count)
+    low, high = np.log(sigma_px)
+    for sigma_y, sigma_x in np.exp(rng.uniform(low, high, (BLOB_SHAPES, 2))):
+        count = rng.poisson(shape[0] * shape[1] * per_px / BLOB_SHAPES)
         points = np.zeros(shape, np.float32)
         at = rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)
-        points[at] = contrast * 2 * np.pi * sigma_y * sigma_x
+        points[at] = rng.uniform(*peak, count) * 2 * np.pi * sigma_y * sigma_x
         field += cv2.GaussianBlur(points, (0, 0), sigmaX=float(sigma_x), sigmaY=float(sigma_y))
     return field
+
+
+def _grain(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
+    """Draw noise of one scale, of standard deviation 1."""
+    import cv2
+
+    noise = rng.standard_normal(shape, np.float32)
+    grain = np.asarray(cv2.GaussianBlur(noise, (0, 0), rng.uniform(*GRAIN_SIGMA_PX)), np.float32)
+    grain /= max(grain.std(), np.float32(1e-12))
+    return grain
+
+
+def _local_contrast(scene: Field) -> np.float32:
+    """Return the typical standard deviation around a pixel."""
+    import cv2
+
+    size = (NEARBY_PX, NEARBY_PX)
+    mean, square = cv2.blur(scene, size), cv2.blur(scene * scene, size)
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0))
+    typical: np.float32 = np.median(deviation[::8, ::8]).astype(np.float32)
+    return typical
 
 
 def _smoothstep(x: NDArray[np.floating[Any]]) -> Field:

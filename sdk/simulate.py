@@ -27,7 +27,7 @@ from irstd.types import BIT_DEPTHS
 
 SCENE_CHOICES = (*SCENES, "any", "mix")
 MASK_SHARE = math.exp(-1)
-NEIGHBOURHOOD_PX = 20
+NEIGHBOURHOOD_PX = 12
 SWAY_PX = 16.0
 BIRTH_DISTANCE_PX = 24.0
 BIRTH_TRIES = 20
@@ -71,7 +71,7 @@ class SceneConfig:
             one, with a new id, somewhere in the frame.
         scr: Signal-to-clutter ratio of every target in every frame, 0 to 1000: the mean over the
             target's own mask of what it adds to the frame, divided by the standard deviation of the
-            frame without targets in the mask's bounding box grown by 20 px on each side and cut at
+            frame without targets in the mask's bounding box grown by 12 px on each side and cut at
             the frame. Noise counts as clutter; rounding and saturation come after.
         psf_sigma_px: Standard deviation of the Gaussian point-spread function, above 0, at most 16.
         target_sigma_px: (low, high), the range of the targets' own Gaussian extent, drawn for each
@@ -101,7 +101,7 @@ class SceneConfig:
     target_sigma_px: tuple[float, float] = (0.3, 2.0)
     target_speed_px_s: float = 30.0
     sway_px_s: float = 6.0
-    noise: float = 1.0
+    noise: float = 2.5
     fixed_pattern: float = 1.0
     bad_pixels: float = 5e-5
     seed: int = 0
