@@ -98,7 +98,7 @@ def _measure(logits: NDArray[np.float32], positive: NDArray[np.intp]) -> Detecti
     weight = 1 / (1 + np.exp(-np.maximum(logit, _LOWEST_LOGIT, dtype=np.float64)))
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        summed: Any = np.bincount(of_pixel, values, n)  # its stub knows counts only
+        summed: Any = np.bincount(of_pixel, values, n)  # annotated for counts only
         return np.asarray(summed, np.float64)
 
     weight_y, weight_x = weight * y, weight * x
