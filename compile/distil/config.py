@@ -17,6 +17,7 @@ LOSSES = ("soft_iou", "batch_iou", "bce", "eedm")
 RANGES: dict[str, tuple[float, float]] = {
     "crop_px": (1, 8192),
     "target_share": (0, 1),
+    "paste_share": (0, 1),
     "batch": (1, 65_536),
     "epochs": (1, 1_000_000),
     "learning_rate": (1e-9, 10),
@@ -70,6 +71,7 @@ class TrainConfig:
         normalize: (mean, std) in grey levels.
         crop_px: Side of the square training crops.
         target_share: Share of crops that are placed to hold a target.
+        paste_share: Share of crops that get targets of other frames of their folder pasted in.
         scale_range: Random zoom of a crop, lowest and highest factor.
         batch: Crops a step and device.
         epochs: Passes over the united training lists.
@@ -95,6 +97,7 @@ class TrainConfig:
     normalize: tuple[float, float] = (95.0, 41.5)
     crop_px: int = 256
     target_share: float = 0.8
+    paste_share: float = 0.0
     scale_range: tuple[float, float] = (0.8, 1.25)
     batch: int = 8
     epochs: int = 200

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from irstd.compile.distil.config import DataSource, TrainConfig
+from irstd.compile.distil.paste import Patch, cut_patches, paste
 from irstd.errors import InputError
 from irstd.frames import list_labelled, read_labelled, read_list
 
@@ -24,10 +25,18 @@ NOISE_LEVELS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class LabelledFrame:
-    """One frame in memory: (H, W) uint8 or uint16 grey levels and its (H, W) bool mask."""
+    """One frame in memory.
+
+    Attributes:
+        image: (H, W) uint8 or uint16 grey levels.
+        mask: (H, W) bool.
+        source: The data folder that it is from; targets are pasted within their own folder, since
+            the hand that drew the masks differs.
+    """
 
     image: NDArray[np.uint8] | NDArray[np.uint16]
     mask: NDArray[np.bool_]
+    source: str = ""
 
 
 def load_training(sources: tuple[DataSource, ...]) -> list[LabelledFrame]:
@@ -39,7 +48,7 @@ def load_training(sources: tuple[DataSource, ...]) -> list[LabelledFrame]:
         kept = [file for file in files if file.stem not in held_out]
         if not kept:
             raise InputError(f"{source.train_list}: nothing is left after taking out val_list")
-        frames += [LabelledFrame(*read_labelled(file)) for file in kept]
+        frames += [LabelledFrame(*read_labelled(file), str(source.path)) for file in kept]
     return frames
 
 
@@ -55,6 +64,9 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, frames: list[LabelledFrame], config: TrainConfig) -> None:
         self._frames = frames
         self._config = config
+        self._patches: dict[str, list[Patch]] = {}
+        for frame in frames if config.paste_share else ():
+            self._patches.setdefault(frame.source, []).extend(cut_patches(frame.image, frame.mask))
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -62,7 +74,10 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self._config.seed, self.epoch, index))
-        image, mask = _crop(self._frames[index], self._config, rng)
+        frame = self._frames[index]
+        image, mask = _crop(frame, self._config, rng)
+        if rng.random() < self._config.paste_share:
+            paste(image, mask, self._patches[frame.source], rng)
         image, mask = _turn(image, mask, int(rng.integers(8)))
         gain, offset = rng.uniform(*GAIN_RANGE), rng.uniform(-OFFSET_LEVELS, OFFSET_LEVELS)
         centre = image.mean()

@@ -1,0 +1,1 @@
+"""Each fused kernel against its peers, in turns in one run."""

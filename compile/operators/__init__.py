@@ -1,0 +1,1 @@
+"""The fused operators as torch modules and as plain graphs of standard operators."""

@@ -1,0 +1,86 @@
+"""What kernels that are called from Python check of their arrays, and how they share out rows."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irstd.errors import InputError, UsageError
+
+MOST_THREADS = 1024
+
+
+def check_array(
+    name: str, array: object, shape: Sequence[int | None], dtype: type[np.generic] = np.float32
+) -> None:
+    """Check what native code trusts.
+
+    Args:
+        name: What the message calls it.
+        array: Anything; only a C-contiguous, aligned array of that dtype and shape passes.
+        shape: Wanted size of each axis; None accepts any size but 0.
+        dtype: Wanted dtype, in native byte order.
+
+    Raises:
+        InputError: It is something else.
+    """
+    wanted = f"({', '.join('any' if n is None else str(n) for n in shape)}) {np.dtype(dtype)}"
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{name}: got {type(array).__name__}; wanted an array {wanted}")
+    fits = array.ndim == len(shape) and all(
+        have == want or (want is None and have > 0)
+        for have, want in zip(array.shape, shape, strict=True)
+    )
+    if not fits or array.dtype != dtype:
+        raise InputError(f"{name}: got {array.shape} {array.dtype}; wanted {wanted}")
+    if not array.flags.c_contiguous or not array.flags.aligned:
+        raise InputError(
+            f"{name}: not contiguous in memory or not aligned; pass numpy.ascontiguousarray({name})"
+        )
+
+
+def result_array(
+    out: NDArray[np.float32] | None, shape: Sequence[int], *inputs: NDArray[np.generic]
+) -> NDArray[np.float32]:
+    """Return the float32 array that a kernel writes: `out` if it is given and fit for that.
+
+    Raises:
+        InputError: `out` is another shape or dtype, read-only, or shares memory with an input.
+    """
+    if out is None:
+        return np.empty(shape, np.float32)
+    check_array("out", out, shape)
+    if not out.flags.writeable:
+        raise InputError("out: is read-only; wanted an array that may be written")
+    if any(np.may_share_memory(out, array) for array in inputs):
+        raise InputError("out: shares memory with an input; wanted another array")
+    return out
+
+
+def pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
+    """Return the address of an array's first element; the caller keeps the array alive."""
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def in_parallel(task: Callable[[int, int], int], count: int, threads: int) -> int:
+    """Share `count` rows out to threads and return the worst status.
+
+    Args:
+        task: Takes the first row and the one after the last, returns a status; native code, which
+            runs while others hold the interpreter.
+        count: Rows.
+        threads: At most one for each row is started.
+
+    Raises:
+        UsageError: `threads` is not a whole number from 1 to MOST_THREADS.
+    """
+    if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads {threads!r}: wanted a whole number from 1 to {MOST_THREADS}")
+    parts = min(threads, count)
+    if parts == 1:
+        return task(0, count)
+    edges = [count * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        return max(pool.map(task, edges[:-1], edges[1:]))

@@ -1,0 +1,1 @@
+"""Haar gate: weights every pixel by what four undecimated Haar bands hold there (MSDA-Net)."""

@@ -1,0 +1,1 @@
+"""Multi-scale deformable attention: softmax, locations, bilinear gather and sum in one pass."""

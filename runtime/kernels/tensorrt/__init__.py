@@ -1,0 +1,1 @@
+"""The CUDA forms of the kernels inside TensorRT, as plugins."""
