@@ -10,9 +10,14 @@
 #define IRSTD_HD inline __attribute__((always_inline))
 #endif
 
-// One version of a function for each generation of x86, the best chosen when the library is loaded.
+// One version of a function for each level of x86-64, the best chosen when the library is loaded. The
+// levels are features; "arch=haswell" would ask for Intel's processors by name.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
-#define IRSTD_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#if __GNUC__ >= 12
+#define IRSTD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define IRSTD_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 #else
 #define IRSTD_CLONES
 #endif
