@@ -1,0 +1,2 @@
+// Stands in for CUDA's header of the same name, which nvcc includes by itself.
+#pragma once
