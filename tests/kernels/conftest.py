@@ -6,14 +6,15 @@
         np.testing.assert_allclose(out, 2 * x)
 
 A kernel of `runtime/kernels/double/double.cu` runs with one block of 128 threads. Arrays are global
-memory: pointers of the kernel, exactly as many bytes as the array has, what the kernel wrote is copied
-back into them (read-only ones stay). Numpy scalars and `bytes` (a struct) are passed by value and must
-have the parameter's size; None is a null pointer. `shared_bytes=` is the dynamic shared memory, in
-which, as in the static one, every block finds NaN. Halves are arrays of numpy.float16.
+memory, pointers of the kernel, with exactly as many bytes as the array has; what the kernel wrote is
+copied back into them (read-only ones stay). Numpy scalars and `bytes` (a struct) are passed by value
+and must have the parameter's size; None is a null pointer. Halves are arrays of numpy.float16.
+`shared_bytes=` is the dynamic shared memory, which is declared in the .cu file itself; as in the
+static one, every block finds NaN there.
 
-`sanitizer=` is "address" (with undefined behaviour; the default), "thread" (races on shared memory) or
-None. What one finds is raised as KernelFault with its report. Every call also runs the blocks and
-threads in the opposite order and compares: pass `any_order=False` where sums of atomics may differ.
+`sanitizer=` is "address" (with undefined behaviour; the default), "thread" (races on shared memory)
+or None. What one finds is raised as KernelFault with its report. Every call also runs the blocks and
+threads in the opposite order and compares: `any_order=False` where sums of atomics may differ.
 """
 
 import functools
@@ -53,7 +54,8 @@ OPTIONS = {
 }
 # `extern __shared__ T name[];`, which C++ cannot say.
 DYNAMIC_SHARED = re.compile(
-    r"extern\s+__shared__\s+((?:__align__|alignas)\s*\([^)]*\)\s*)?([\w:<> ]+?)\s+(\w+)\s*\[\s*\]\s*;"
+    r"extern\s+__shared__\s+((?:__align__|alignas)\s*\([^)]*\)\s*)?"
+    r"([\w:<> ]+?)\s+(\w+)\s*\[\s*\]\s*;"
 )
 TIMEOUT_S = 300
 
@@ -180,14 +182,10 @@ def _unit(source: Path) -> str:
 
 def _kernel_names(source: Path) -> list[str]:
     """Return the kernels of a file, those that macros write included."""
-    done = subprocess.run(
-        ["g++", "-E", "-P", "-x", "c++", "-std=c++17", "-D__global__=IRSTD_GLOBAL"]
-        + ["-include", str(HOST / "cuda_host.hpp"), "-I", str(HOST / "include"), "-I", str(KERNELS)]
-        + [str(source)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    include = ["-I", HOST / "include", "-I", KERNELS, "-include", HOST / "cuda_host.hpp"]
+    command = ["g++", "-E", "-P", "-x", "c++", "-std=c++17", "-D__global__=IRSTD_GLOBAL"]
+    done = subprocess.run([*command, *include, source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     names = re.findall(r"IRSTD_GLOBAL\s+void\s+(\w+)\s*\(", done.stdout)
     assert names, f"{source}: no kernel found"
     return names
