@@ -4,15 +4,15 @@ import ctypes
 import functools
 import os
 import platform
-import secrets
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from irstd.errors import BuildError, MissingDependency
-from irstd.files import cache_dir, sha256_hex
+from irstd.files import cache_dir, sha256_hex, write_atomic
 
 FOLDER = Path(__file__).parent
 # What lets loops with exponentials and maxima vectorise. Infinities and NaN keep their meaning:
@@ -67,18 +67,16 @@ def build_shared_library(
     path = cache_dir() / "kernels" / f"{name}-{key[:_KEY_DIGITS]}.so"
     if path.is_file():
         return path
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        compile_with([*compiler, *flags, *map(str, sources), *libraries, "-o", str(temporary)])
-        os.replace(temporary, path)
-    except OSError as error:
-        raise BuildError(
-            f"{path}: the cache cannot be written ({error.strerror or error}); "
-            "set IRSTD_CACHE to a folder that can"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        compile_with([*compiler, *flags, *map(str, sources), *libraries, "-o", str(made)])
+        try:
+            write_atomic(path, made.read_bytes())
+        except OSError as error:
+            raise BuildError(
+                f"{path}: the cache cannot be written ({error.strerror or error}); "
+                "set IRSTD_CACHE to a folder that can"
+            ) from error
     return path
 
 

@@ -12,14 +12,16 @@ constexpr int POOLS = 2;  // maximum and mean over the channels
 constexpr int WEIGHTS = BANDS * POOLS * KERNEL_PX * KERNEL_PX;
 
 // Twice each band at a pixel from its 2x2 neighbourhood above and to the left. The half is applied
-// after the reduction over the channels, which it commutes with.
+// after the reduction over the channels, which it commutes with. A value is a float or several.
+template <class Value>
 struct Doubled {
-    float lh, hl, hh, ll;
+    Value lh, hl, hh, ll;
 };
 
-IRSTD_HD Doubled doubled_bands(float above_left, float above, float left, float here) {
-    const float sum_above = above_left + above, difference_above = above_left - above;
-    const float sum_here = left + here, difference_here = left - here;
+template <class Value>
+IRSTD_HD Doubled<Value> doubled_bands(Value above_left, Value above, Value left, Value here) {
+    const Value sum_above = above_left + above, difference_above = above_left - above;
+    const Value sum_here = left + here, difference_here = left - here;
     return {sum_above - sum_here, difference_above + difference_here,
             difference_above - difference_here, sum_above + sum_here};
 }

@@ -1,8 +1,13 @@
-// The Haar gate on a CPU. One pass down the image: a row of x is read from memory once, reduced
-// over the channels, and multiplied a few rows later, while it is still in the cache.
+// The Haar gate on a CPU. One pass down the image in strips of a few rows: a strip of x comes from
+// memory once, is reduced over the channels, and is multiplied while it is still in a cache.
+#include "haar_gate_cpu.hpp"
+
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
+#include "../gate7x7.hpp"
+#include "../launch.hpp"
 #include "haar_gate.hpp"
 
 #if defined(__SSE2__)
@@ -12,10 +17,11 @@
 namespace irstd::haar_gate {
 namespace {
 
-constexpr int RING_ROWS = 8;   // a power of two, at least KERNEL_PX
 constexpr int PLANES = BANDS * POOLS;
-constexpr int GROUP = 4;       // channels reduced together: their maxima are loaded and stored once
-constexpr int BLOCK_PX = 64;   // pixels of the gates computed together
+constexpr int STRIP_ROWS = gate7x7::ROWS;
+constexpr int HALO_ROWS = 2 * REACH_PX;
+constexpr int GROUP = 4;     // channels reduced together: their maxima are loaded and stored once
+constexpr int LINE_PX = 16;  // of a cache line
 
 struct Image {
     const float* x;
@@ -26,154 +32,206 @@ struct Image {
     }
 };
 
-// Rows of the pooled bands around the current one, with zeros to both sides.
-class Ring {
-public:
-    explicit Ring(int width)
-        : stride_(width + 2 * REACH_PX),
-          values_(static_cast<size_t>(PLANES) * RING_ROWS * stride_),
-          zeros_(stride_) {}
+struct alignas(sizeof(Pixels)) AlignedPixels {
+    float values[LANES];
+};
 
-    // The first pixel of a row; `plane` is band * POOLS + pool.
-    float* row(int plane, int y) {
-        const int slot = y & (RING_ROWS - 1);
-        return values_.data() + (static_cast<size_t>(plane) * RING_ROWS + slot) * stride_ + REACH_PX;
+// The pooled bands around a strip, zeros outside the image. Plane `band * POOLS + pool` has
+// HALO_ROWS + STRIP_ROWS rows, row 0 being REACH_PX above the strip, with at least REACH_PX zeros to
+// each side.
+class Maps {
+public:
+    explicit Maps(int width)
+        : stride(divide_up(LANES + width + REACH_PX, LANES) * LANES),
+          storage_(PLANES * (HALO_ROWS + STRIP_ROWS) * stride / LANES) {}
+
+    const size_t stride;
+
+    // The first pixel of a row, aligned.
+    float* row(int plane, int row) {
+        return storage_.data()->values +
+               (static_cast<size_t>(plane) * (HALO_ROWS + STRIP_ROWS) + row) * stride + LANES;
     }
 
-    // REACH_PX pixels before the first one.
-    const float* padded_row(int plane, int y, int height) {
-        return y < 0 || y >= height ? zeros_.data() : row(plane, y) - REACH_PX;
+    // Move on to the next strip: its halo above is what was below.
+    void advance() {
+        for (int plane = 0; plane < PLANES; ++plane)
+            std::memmove(row(plane, 0) - LANES, row(plane, STRIP_ROWS) - LANES,
+                         HALO_ROWS * stride * sizeof(float));
     }
 
 private:
-    size_t stride_;
-    std::vector<float> values_, zeros_;
+    std::vector<AlignedPixels> storage_;
 };
 
-// Raise the maxima of the doubled bands by `Count` channels, and add these to their sum. Pixel -1
-// of every row is outside the image: zero.
-template <int Count>
-inline __attribute__((always_inline)) void raise(
-    const float* const* above, const float* const* here, int width, float* __restrict lh,
-    float* __restrict hl, float* __restrict hh, float* __restrict ll, float* __restrict sum) {
-    const auto pixel = [&](int i, bool is_first) __attribute__((always_inline)) {
-        float most_lh = lh[i], most_hl = hl[i], most_hh = hh[i], most_ll = ll[i], total = sum[i];
-        for (int k = 0; k < Count; ++k) {
-            const Doubled band = doubled_bands(is_first ? 0.0f : above[k][i - 1], above[k][i],
-                                               is_first ? 0.0f : here[k][i - 1], here[k][i]);
-            most_lh = band.lh > most_lh ? band.lh : most_lh;
-            most_hl = band.hl > most_hl ? band.hl : most_hl;
-            most_hh = band.hh > most_hh ? band.hh : most_hh;
-            most_ll = band.ll > most_ll ? band.ll : most_ll;
-            total += here[k][i];
-        }
-        lh[i] = most_lh, hl[i] = most_hl, hh[i] = most_hh, ll[i] = most_ll, sum[i] = total;
-    };
-    pixel(0, true);
-#pragma GCC ivdep
-    for (int i = 1; i < width; ++i) pixel(i, false);
+void prefetch_row(const float* row, int width) {
+    for (int i = 0; i < width; i += LINE_PX) __builtin_prefetch(row + i);
 }
 
-// Pool the bands of row y over the channels into the ring. `sums` holds the sums over the channels
-// of the row above and takes those of row y. Returns whether all of row y is finite.
-IRSTD_CLONES bool pool_row(const Image& image, int y, const float* zeros, Ring& ring,
-                           float* sums, float* scratch) {
-    const int width = image.width;
-    float* most[BANDS];
-    for (int band = 0; band < BANDS; ++band) {
-        most[band] = ring.row(band * POOLS, y);
-        std::fill_n(most[band], width, -3.402823466e38f);
-    }
-    float* sum = scratch;
-    std::fill_n(sum, width, 0.0f);
-    const float *above[GROUP], *here[GROUP];
-    for (int first = 0; first < image.channels;) {
-        const int count = image.channels - first >= GROUP ? GROUP : 1;
-        for (int k = 0; k < count; ++k) {
-            here[k] = image.row(first + k, y);
-            above[k] = y > 0 ? image.row(first + k, y - 1) : zeros;
+// What `raise` keeps for a row: maxima of the doubled bands and the sum over the channels so far.
+struct Pools {
+    float* __restrict most[BANDS];
+    float* __restrict sum;
+};
+
+// Raise the pools of pixels i, i + 1, ... (a vector T of them) by `Count` channels. Pixel -1 of every
+// row is outside the image: zero.
+template <typename T, int Count>
+inline __attribute__((always_inline)) void raise_at(const float* const* above,
+                                                    const float* const* here, int i, bool is_first,
+                                                    const Pools& pools) {
+    T most[BANDS], sum, above_k, here_k, above_left, left;
+    for (int band = 0; band < BANDS; ++band) load(pools.most[band] + i, most[band]);
+    load(pools.sum + i, sum);
+#pragma GCC unroll 4
+    for (int k = 0; k < Count; ++k) {
+        load(above[k] + i, above_k);
+        load(here[k] + i, here_k);
+        if (is_first) {
+            shift_in_zero(above_k, above_left);
+            shift_in_zero(here_k, left);
+        } else {
+            load(above[k] + i - 1, above_left);
+            load(here[k] + i - 1, left);
         }
-        if (count == GROUP)
-            raise<GROUP>(above, here, width, most[0], most[1], most[2], most[3], sum);
-        else
-            raise<1>(above, here, width, most[0], most[1], most[2], most[3], sum);
-        first += count;
+        const Doubled<T> band = doubled_bands(above_left, above_k, left, here_k);
+        most[0] = band.lh > most[0] ? band.lh : most[0];
+        most[1] = band.hl > most[1] ? band.hl : most[1];
+        most[2] = band.hh > most[2] ? band.hh : most[2];
+        most[3] = band.ll > most[3] ? band.ll : most[3];
+        sum += here_k;
+    }
+    for (int band = 0; band < BANDS; ++band) store(most[band], pools.most[band] + i);
+    store(sum, pools.sum + i);
+}
+
+template <int Count>
+inline __attribute__((always_inline)) void raise(const float* const* above,
+                                                 const float* const* here, int width,
+                                                 const Pools& pools) {
+    int i = 0;
+    if (width >= LANES) raise_at<Pixels, Count>(above, here, 0, true, pools), i = LANES;
+    for (; i + LANES <= width; i += LANES) raise_at<Pixels, Count>(above, here, i, false, pools);
+    if (i == 0) raise_at<float, Count>(above, here, 0, true, pools), i = 1;
+    for (; i < width; ++i) raise_at<float, Count>(above, here, i, false, pools);
+}
+
+// Pool rows [begin, end) of the image into the maps, from row `first` of these on. Row 0 of `sums`
+// holds the sums over the channels of the row above and takes those of row end - 1; it has
+// STRIP_ROWS + HALO_ROWS + 1 rows. Returns whether the pixels are finite.
+IRSTD_CLONES bool pool_rows(const Image& image, int begin, int end, int first, const float* zeros,
+                            Maps& maps, float* sums) {
+    const int width = image.width, count = end - begin;
+    const auto most = [&](int band, int row) {
+        return maps.row(band * POOLS, first + row);
+    };
+    for (int row = 0; row < count; ++row)
+        for (int band = 0; band < BANDS; ++band)
+            std::fill_n(most(band, row), width, -3.402823466e38f);
+    std::fill_n(sums + width, static_cast<size_t>(count) * width, 0.0f);
+    for (int channel = 0; channel < image.channels;) {
+        const int group = image.channels - channel >= GROUP ? GROUP : 1;
+        for (int row = 0; row < count; ++row) {
+            const int y = begin + row;
+            const float *above[GROUP], *here[GROUP];
+            for (int k = 0; k < group; ++k) {
+                here[k] = image.row(channel + k, y);
+                above[k] = y > 0 ? image.row(channel + k, y - 1) : zeros;
+                if (channel + group + k < image.channels)
+                    prefetch_row(image.row(channel + group + k, y), width);
+            }
+            const Pools pools = {{most(0, row), most(1, row), most(2, row), most(3, row)},
+                                 sums + static_cast<size_t>(row + 1) * width};
+            if (group == GROUP)
+                raise<GROUP>(above, here, width, pools);
+            else
+                raise<1>(above, here, width, pools);
+        }
+        channel += group;
     }
     // The mean commutes with the filters: the mean of a band is the band of the mean.
     const float half = 0.5f, share = half / static_cast<float>(image.channels);
-    float* mean[BANDS];
-    for (int band = 0; band < BANDS; ++band) mean[band] = ring.row(band * POOLS + 1, y);
-    for (int i = 0; i < width; ++i) {
-        const Doubled band = doubled_bands(i ? sums[i - 1] : 0.0f, sums[i], i ? sum[i - 1] : 0.0f,
-                                           sum[i]);
-        mean[0][i] = share * band.lh, mean[1][i] = share * band.hl;
-        mean[2][i] = share * band.hh, mean[3][i] = share * band.ll;
-        for (int b = 0; b < BANDS; ++b) most[b][i] *= half;
-    }
-    std::copy_n(sum, width, sums);
     float no_number = 0.0f;  // 0 * sum is NaN for NaN and for infinity
-    for (int i = 0; i < width; ++i) no_number += 0.0f * sum[i];
+    for (int row = 0; row < count; ++row) {
+        const float* above = sums + static_cast<size_t>(row) * width;
+        const float* here = above + width;
+        float *mean[BANDS], *peak[BANDS];
+        for (int band = 0; band < BANDS; ++band) {
+            mean[band] = maps.row(band * POOLS + 1, first + row);
+            peak[band] = most(band, row);
+        }
+        for (int i = 0; i < width; ++i) {
+            const Doubled<float> band =
+                doubled_bands(i ? above[i - 1] : 0.0f, above[i], i ? here[i - 1] : 0.0f, here[i]);
+            mean[0][i] = share * band.lh, mean[1][i] = share * band.hl;
+            mean[2][i] = share * band.hh, mean[3][i] = share * band.ll;
+            no_number += 0.0f * here[i];
+        }
+        for (int b = 0; b < BANDS; ++b)
+            for (int i = 0; i < width; ++i) peak[b][i] *= half;
+    }
+    std::copy_n(sums + static_cast<size_t>(count) * width, width, sums);
     return no_number == 0.0f;
 }
 
-// The sum of the sigmoids of the four gates of row y.
-IRSTD_CLONES void gate_row(Ring& ring, int y, int height, int width, const float* weight,
-                           const float* bias, float* __restrict gate) {
-    std::fill_n(gate, width, 0.0f);
+// The sums of the sigmoids of the four gates of a strip: (STRIP_ROWS, width).
+IRSTD_CLONES void gate_strip(Maps& maps, int width, const float* weight, const float* bias,
+                             float* __restrict logit, float* __restrict gate) {
+    const int size = STRIP_ROWS * width;
+    std::fill_n(gate, size, 0.0f);
     for (int band = 0; band < BANDS; ++band) {
-        for (int start = 0; start < width; start += BLOCK_PX) {
-            const int length = std::min(BLOCK_PX, width - start);
-            float logit[BLOCK_PX];
-            std::fill_n(logit, BLOCK_PX, bias[band]);
-            for (int pool = 0; pool < POOLS; ++pool) {
-                const int plane = band * POOLS + pool;
-                for (int dy = 0; dy < KERNEL_PX; ++dy) {
-                    const float* in = ring.padded_row(plane, y + dy - REACH_PX, height) + start;
-                    const float* w = weight + (plane * KERNEL_PX + dy) * KERNEL_PX;
-                    for (int i = 0; i < length; ++i) {
-                        float value = logit[i];
-                        for (int dx = 0; dx < KERNEL_PX; ++dx) value += w[dx] * in[i + dx];
-                        logit[i] = value;
-                    }
-                }
-            }
-            for (int i = 0; i < length; ++i) gate[start + i] += sigmoid(logit[i]);
+        std::fill_n(logit, size, bias[band]);
+        for (int pool = 0; pool < POOLS; ++pool) {
+            const int plane = band * POOLS + pool;
+            gate7x7::correlate(maps.row(plane, 0) - REACH_PX, maps.stride,
+                               weight + plane * KERNEL_PX * KERNEL_PX, width, logit, width);
         }
+        for (int i = 0; i < size; ++i) gate[i] += sigmoid(logit[i]);
     }
 }
 
 // out = x * gate. The result is larger than the cache: where it is aligned it goes past it.
-IRSTD_CLONES void multiply_row(const float* __restrict x, const float* __restrict gate, int width,
-                               float* __restrict out) {
+IRSTD_CLONES void multiply(const float* __restrict x, const float* __restrict gate, int size,
+                           float* __restrict out) {
     int i = 0;
 #if defined(__SSE2__)
     if (reinterpret_cast<uintptr_t>(out) % 16 == 0)
-        for (; i + 4 <= width; i += 4)
+        for (; i + 4 <= size; i += 4)
             _mm_stream_ps(out + i, _mm_mul_ps(_mm_loadu_ps(x + i), _mm_loadu_ps(gate + i)));
 #endif
-    for (; i < width; ++i) out[i] = x[i] * gate[i];
+    for (; i < size; ++i) out[i] = x[i] * gate[i];
 }
 
 // Rows [begin, end) of one image. Returns whether what they depend on is finite.
 bool gate_rows(const Image& image, const float* weight, const float* bias, float* out, int begin,
                int end) {
     const int width = image.width, height = image.height;
-    Ring ring(width);
-    std::vector<float> zeros(width), sums(width), scratch(width), gate(width);
-    const int first = std::max(begin - REACH_PX, 0), last = std::min(end + REACH_PX, height);
-    if (first > 0)
+    Maps maps(width);
+    std::vector<float> zeros(width), logit(STRIP_ROWS * width), gate(STRIP_ROWS * width);
+    std::vector<float> sums(static_cast<size_t>(STRIP_ROWS + HALO_ROWS + 1) * width);
+    int pooled = std::max(begin - REACH_PX, 0);  // rows above this one are in the maps
+    if (pooled > 0)
         for (int channel = 0; channel < image.channels; ++channel)
-            for (int i = 0; i < width; ++i) sums[i] += image.row(channel, first - 1)[i];
-    int pooled = first;
+            for (int i = 0; i < width; ++i) sums[i] += image.row(channel, pooled - 1)[i];
     bool is_finite = true;
-    for (int y = begin; y < end; ++y) {
-        for (; pooled < std::min(y + REACH_PX + 1, last); ++pooled)
-            is_finite &=
-                pool_row(image, pooled, zeros.data(), ring, sums.data(), scratch.data());
-        gate_row(ring, y, height, width, weight, bias, gate.data());
-        for (int channel = 0; channel < image.channels; ++channel)
-            multiply_row(image.row(channel, y), gate.data(), width,
-                         out + (static_cast<size_t>(channel) * height + y) * width);
+    for (int y = begin; y < end; y += STRIP_ROWS) {
+        if (y > begin) maps.advance();
+        const int top = y - REACH_PX, bottom = y + STRIP_ROWS + REACH_PX;
+        const int next = std::min(bottom, height);
+        if (next > pooled)
+            is_finite &= pool_rows(image, pooled, next, pooled - top, zeros.data(), maps,
+                                   sums.data());
+        for (int outside = std::max(next, pooled); outside < bottom; ++outside)
+            for (int plane = 0; plane < PLANES; ++plane)
+                std::fill_n(maps.row(plane, outside - top), width, 0.0f);
+        pooled = std::max(next, pooled);
+        gate_strip(maps, width, weight, bias, logit.data(), gate.data());
+        const int size = std::min(STRIP_ROWS, end - y) * width;
+        for (int channel = 0; channel < image.channels; ++channel) {
+            if (channel + 1 < image.channels) prefetch_row(image.row(channel + 1, y), size);
+            multiply(image.row(channel, y), gate.data(), size,
+                     out + (static_cast<size_t>(channel) * height + y) * width);
+        }
     }
 #if defined(__SSE2__)
     _mm_sfence();
@@ -184,15 +242,13 @@ bool gate_rows(const Image& image, const float* weight, const float* bias, float
 }  // namespace
 }  // namespace irstd::haar_gate
 
-// Rows [begin, end) of all images: x and out (images, channels, height, width) float32, weight
-// (4, 2, 7, 7), bias (4). Returns 0, or 1 if x is not finite.
-IRSTD_EXPORT int irstd_haar_gate_f32(const float* x, const float* weight, const float* bias,
-                                     float* out, int images, int channels, int height, int width,
-                                     int begin, int end) {
+int irstd_haar_gate_f32(const float* x, const float* weight, const float* bias, float* out,
+                        int images, int channels, int height, int width, int begin, int end) {
+    using irstd::haar_gate::gate_rows;
     const size_t size = static_cast<size_t>(channels) * height * width;
     bool is_finite = true;
     for (int image = 0; image < images; ++image)
-        is_finite &= irstd::haar_gate::gate_rows({x + image * size, channels, height, width},
-                                                 weight, bias, out + image * size, begin, end);
+        is_finite &= gate_rows({x + image * size, channels, height, width}, weight, bias,
+                               out + image * size, begin, end);
     return is_finite ? 0 : 1;
 }
