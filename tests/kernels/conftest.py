@@ -6,15 +6,15 @@
         np.testing.assert_allclose(out, 2 * x)
 
 A kernel of `runtime/kernels/double/double.cu` runs with one block of 128 threads. Arrays are global
-memory, pointers of the kernel, with exactly as many bytes as the array has; what the kernel wrote is
-copied back into them (read-only ones stay). Numpy scalars and `bytes` (a struct) are passed by value
-and must have the parameter's size; None is a null pointer. Halves are arrays of numpy.float16.
+memory, pointers of the kernel, with exactly as many bytes as the array has; what the kernel wrote
+is copied back into them (read-only ones stay). Numpy scalars and `bytes` (a struct) are passed by
+value and must have the parameter's size; None is a null pointer. Halves are arrays of float16.
 `shared_bytes=` is the dynamic shared memory, which is declared in the .cu file itself; as in the
 static one, every block finds NaN there.
 
 `sanitizer=` is "address" (with undefined behaviour; the default), "thread" (races on shared memory)
-or None. What one finds is raised as KernelFault with its report. Every call also runs the blocks and
-threads in the opposite order and compares: `any_order=False` where sums of atomics may differ.
+or None. What one finds is raised as KernelFault with its report. Every call also runs the blocks
+and threads in the opposite order and compares: `any_order=False` where sums of atomics may differ.
 """
 
 import functools
