@@ -33,8 +33,12 @@ IRSTD_HD float reference_px(float reference, int pixels) {
 // Moves a coordinate that is out of reach to the nearest one whose sample is zero as well: on a map
 // with a border of zeros no tap needs a test. NaN goes to -1.
 IRSTD_HD float within_border(float px, float pixels) {
+#if defined(__CUDA_ARCH__)
+    return fminf(fmaxf(px, -1.0f), pixels);
+#else
     px = px > -1.0f ? px : -1.0f;
     return px < pixels ? px : pixels;
+#endif
 }
 
 // The pixel up and to the left of a point, from -1 to width and height, and how far the point is

@@ -3,16 +3,7 @@
 
 #include <cstdint>
 
-#include "ms_deform_attn.hpp"
-
-// Shapes of the core. Plain ints in this order: Python passes them as an array.
-struct irstd_ms_deform_attn_shape {
-    int32_t images, queries, heads;
-    int32_t d_head;            // 1, 8, 16 or 32
-    int32_t levels, points;    // up to MAX_LEVELS and MAX_POINTS
-    int32_t query_hw[2];       // of a grid of queries; without effect where reference points are given
-    int32_t level_hw[2 * irstd::ms_deform_attn::MAX_LEVELS];
-};
+#include "ms_deform_attn_shape.hpp"
 
 // The core: value (N, S, M, D), offsets (N, Lq, M, L, P, 2), logits (N, Lq, M, L, P) and, if not
 // null, reference_points (N, Lq, 2), all float32, to out (N, Lq, M * D). Computes the items

@@ -1,0 +1,202 @@
+// The gather of deformable attention on a GPU: softmax, locations and weighted sum in one pass.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "ms_deform_attn_geometry.hpp"
+#include "ms_deform_attn_records.hpp"
+
+namespace irstd::ms_deform_attn {
+
+constexpr unsigned WHOLE_WARP = 0xffffffffu;
+
+#if defined(__NVCC__) || defined(__CUDACC_RTC__)
+
+// 2^x to 2 ulp; zero where that is below the normal numbers.
+__device__ __forceinline__ float power_of_two(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+
+// 1 / x to 1 ulp, for normal numbers.
+__device__ __forceinline__ float reciprocal(float x) {
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    return inverse;
+}
+
+// The same address. Hides from the compiler how it came about: it would rather add the parts of it
+// again for every load.
+__device__ __forceinline__ const char* finished(const char* address) {
+    asm("mov.b64 %0, %0;" : "+l"(address));
+    return address;
+}
+
+#else
+
+__device__ __forceinline__ float power_of_two(float x) { return exp2f(x); }
+__device__ __forceinline__ float reciprocal(float x) { return 1.0f / x; }
+__device__ __forceinline__ const char* finished(const char* address) { return address; }
+
+#endif
+
+// Numbers that follow each other, in as few loads as their alignment allows.
+template <class T, int N>
+struct alignas(N % 2 ? sizeof(T) : sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
+    T item[N];
+};
+
+// A lane's share of the points of a level: N that follow each other; `missing` past the last.
+template <int N, int POINTS, int LANES, class T>
+__device__ __forceinline__ Pack<T, N> load_share(const T* points, int lane, T missing) {
+    Pack<T, N> share;
+    if constexpr (N * LANES == POINTS) {
+        share = *reinterpret_cast<const Pack<T, N>*>(points + lane * N);
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            const int point = lane * N + i;
+            share.item[i] = point < POINTS ? points[point] : missing;
+        }
+    }
+    return share;
+}
+
+// Replace the logits of LANES lanes by their softmax.
+template <int LANES, int COUNT>
+__device__ __forceinline__ void softmax(float (&logits)[COUNT]) {
+    constexpr float LOG2_E = 1.44269504f;
+    float largest = logits[0], sum = 0.0f;
+#pragma unroll
+    for (int i = 1; i < COUNT; ++i) largest = fmaxf(largest, logits[i]);
+#pragma unroll
+    for (int apart = 1; apart < LANES; apart *= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(WHOLE_WARP, largest, apart));
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+        logits[i] = power_of_two((logits[i] - largest) * LOG2_E);
+        sum += logits[i];
+    }
+#pragma unroll
+    for (int apart = 1; apart < LANES; apart *= 2)
+        sum += __shfl_xor_sync(WHOLE_WARP, sum, apart);
+    const float share = reciprocal(sum);
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) logits[i] *= share;
+}
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
+__device__ __forceinline__ float2 to_float2(float2 x) { return x; }
+__device__ __forceinline__ float2 to_float2(__half2 x) { return __half22float2(x); }
+
+// A point as lanes hand it to each other.
+template <int WORDS>
+struct Point {
+    int record;  // at its upper left tap, in the map of the head
+    unsigned weights[WORDS];
+};
+
+template <Number KIND, int D, int LEVELS, int POINTS>
+struct Gather {
+    using Channels = Sum<KIND, D>;
+    using One = typename Channels::One;
+    using Two = typename Channels::Two;
+    static constexpr int LANES = lanes_per_head(D), SHARE = (POINTS + LANES - 1) / LANES;
+    static constexpr int RECORD_BYTES = record_bytes(KIND, D);
+    using Points = Point<Channels::WORDS>[LEVELS][SHARE];
+
+    static __device__ __forceinline__ void set_up(const Two* offsets, const One* logits,
+                                                  float2 reference, int lane,
+                                                  const Geometry& geometry, Points& points) {
+        Pack<Two, SHARE> moved[LEVELS];
+        float attention[LEVELS * SHARE];
+#pragma unroll
+        for (int l = 0; l < LEVELS; ++l) {
+            moved[l] = load_share<SHARE, POINTS, LANES>(offsets + l * POINTS, lane, Two{});
+            const Pack<One, SHARE> share = load_share<SHARE, POINTS, LANES>(
+                logits + l * POINTS, lane, static_cast<One>(-INFINITY));
+#pragma unroll
+            for (int i = 0; i < SHARE; ++i) attention[l * SHARE + i] = to_float(share.item[i]);
+        }
+        softmax<LANES>(attention);
+#pragma unroll
+        for (int l = 0; l < LEVELS; ++l) {
+            const GatherLevel& level = geometry.level[l];
+            const float x_px = reference.x * level.scale_x - 0.5f;
+            const float y_px = reference.y * level.scale_y - 0.5f;
+#pragma unroll
+            for (int i = 0; i < SHARE; ++i) {
+                const float2 offset = to_float2(moved[l].item[i]);
+                const Corner at =
+                    corner(x_px + offset.x, y_px + offset.y, level.width, level.height);
+                // Exact: a level has fewer than 2^24 records.
+                points[l][i].record =
+                    level.origin + static_cast<int>(at.y * level.stride + at.x);
+                Channels::pack(taps(attention[l * SHARE + i], at.dx, at.dy), points[l][i].weights);
+            }
+        }
+    }
+
+    static __device__ __forceinline__ void add_up(const char* records, const Points& points,
+                                                  const Geometry& geometry, Channels& sum) {
+#pragma unroll
+        for (int l = 0; l < LEVELS; ++l) {
+            const char* below = finished(records + geometry.level[l].row_bytes);
+#pragma unroll
+            for (int p = 0; p < POINTS; ++p) {
+                const Point<Channels::WORDS>& mine = points[l][p % SHARE];
+                const unsigned record = __shfl_sync(WHOLE_WARP, mine.record, p / SHARE, LANES);
+                unsigned weights[Channels::WORDS];
+#pragma unroll
+                for (int w = 0; w < Channels::WORDS; ++w)
+                    weights[w] = __shfl_sync(WHOLE_WARP, mine.weights[w], p / SHARE, LANES);
+                const size_t start = static_cast<size_t>(record) * RECORD_BYTES;
+                sum.add(records + start, below + start, weights);
+                if (p % 4 == 3 || p == POINTS - 1) sum.promote();
+            }
+        }
+    }
+};
+
+// A block is blockDim.x / LANES heads by blockDim.y by blockDim.z queries of a grid. The lanes of a
+// head share the set-up of its points (softmax, location, weights), then each takes every point from
+// the lane that set it up and sums its own channels of it. Lanes outside the grid repeat its last
+// query, so that shuffles have all their lanes.
+//
+// Registers: 8 sums and, in half, 4 packed ones; LEVELS * SHARE points; as many 16-byte loads in
+// flight as there is room for. Nothing goes through shared memory.
+template <Number KIND, int D, int LEVELS, int POINTS, class One, class Two>
+__device__ __forceinline__ void gather(const char* records, const Two* offsets, const One* logits,
+                                       const float2* reference_points, const float* scale,
+                                       const float* zero, One* out, const Geometry& geometry) {
+    using Work = Gather<KIND, D, LEVELS, POINTS>;
+    const int lane = threadIdx.x % Work::LANES, head = threadIdx.x / Work::LANES;
+    const int column = blockIdx.x * blockDim.y + threadIdx.y;
+    const int row = blockIdx.y * blockDim.z + threadIdx.z;
+    const int image = blockIdx.z;
+    const int x = min(column, geometry.query_width - 1), y = min(row, geometry.query_height - 1);
+    const unsigned query = (image * geometry.query_height + y) * geometry.query_width + x;
+    const unsigned item = query * geometry.heads + head;
+
+    float2 reference = {x + 0.5f, y + 0.5f};  // in a dense grid its own pixel centre
+    if (reference_points) reference = reference_points[query];
+
+    const size_t first_point = static_cast<size_t>(item) * (LEVELS * POINTS);
+    typename Work::Points points;
+    Work::set_up(offsets + first_point, logits + first_point, reference, lane, geometry, points);
+
+    const size_t map = static_cast<size_t>(image * geometry.heads + head) * geometry.records;
+    typename Work::Channels sum;
+    Work::add_up(finished(records + map * Work::RECORD_BYTES + lane * 16), points, geometry, sum);
+
+    if (column >= geometry.query_width || row >= geometry.query_height) return;
+    One* result = out + static_cast<size_t>(item) * D;
+    if constexpr (KIND == Number::U8)
+        sum.store(result, lane, scale[head], zero[head]);
+    else
+        sum.store(result, lane);
+}
+
+}  // namespace irstd::ms_deform_attn
