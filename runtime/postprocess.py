@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from irstd.components import label_components
 from irstd.errors import InputError, UsageError
+from irstd.runtime.few_pixels import LOWEST_LOGIT, PIXEL_VARIANCE, measure_few
 from irstd.types import Detections
 
-_PIXEL_VARIANCE = 1 / 12  # of a position known to one pixel, px^2
-_LOWEST_LOGIT = -300.0  # below it, weights would underflow: threshold 1e-130
+FEW_PIXELS = 128  # up to here, one by one is faster
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -75,11 +75,14 @@ def detect(logits: NDArray[np.float32], threshold: float) -> Detections:
         if np.isnan(peak):
             raise InputError("logits hold NaN: the engine or its graph is broken")
         return Detections.empty()
-    return _measure(logits, np.flatnonzero(logits > limit))
+    positive = np.flatnonzero(logits > limit)
+    if len(positive) <= FEW_PIXELS:
+        return measure_few(logits, positive)
+    return measure_many(logits, positive)
 
 
-def _measure(logits: NDArray[np.float32], positive: NDArray[np.intp]) -> Detections:
-    """Group the positive pixels, given by flat index, and measure each group."""
+def measure_many(logits: NDArray[np.float32], positive: NDArray[np.intp]) -> Detections:
+    """Do what `measure_few` does, all pixels at once."""
     height, width = logits.shape
     y, x = np.divmod(positive, width)
     # Labelling a full frame costs more than everything else together. Without its empty rows and
@@ -95,7 +98,7 @@ def _measure(logits: NDArray[np.float32], positive: NDArray[np.intp]) -> Detecti
     logit = logits[y, x]
     peak = np.full(n, -np.inf, np.float32)
     np.maximum.at(peak, of_pixel, logit)
-    weight = 1 / (1 + np.exp(-np.maximum(logit, _LOWEST_LOGIT, dtype=np.float64)))
+    weight = 1 / (1 + np.exp(-np.maximum(logit, LOWEST_LOGIT, dtype=np.float64)))
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
         summed: Any = np.bincount(of_pixel, values, n)  # annotated for counts only
@@ -132,7 +135,7 @@ def _measure(logits: NDArray[np.float32], positive: NDArray[np.intp]) -> Detecti
 
 def _variance(moment: NDArray[np.float64], shrink: NDArray[np.float64]) -> NDArray[np.float64]:
     # Of a single row or column the moment is zero, which the difference of squares may miss.
-    return np.maximum(moment, 0) * shrink + _PIXEL_VARIANCE
+    return np.maximum(moment, 0) * shrink + PIXEL_VARIANCE
 
 
 def _squeeze(position: NDArray[np.intp], length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
