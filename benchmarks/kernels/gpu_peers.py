@@ -79,12 +79,11 @@ class TorchPeers:
 
     def eager(self, case: Case, arrays: Mapping[str, Array]) -> Candidate:
         """Plain operators, one after the other."""
-        return self._candidate("torch", self._plain(case), case, arrays)
+        return self._plain("torch", lambda function: function, case, arrays)
 
     def compiled(self, case: Case, arrays: Mapping[str, Array]) -> Candidate:
         """Plain operators, fused by torch as it can."""
-        fused = self._torch.compile(self._plain(case))
-        return self._candidate("torch.compile", fused, case, arrays)
+        return self._plain("torch.compile", self._torch.compile, case, arrays)
 
     def original(self, case: Case, arrays: Mapping[str, Array]) -> Candidate:
         """The original kernel alone: locations and softmax are there before the clock starts."""
@@ -132,7 +131,7 @@ class TorchPeers:
             ).contiguous()
         shapes, starts = self._levels(case)
         queries = case.query_hw[0] * case.query_hw[1] * images
-        threads = _flash_threads(queries, heads * d_head // _FLASH_STRIDE)
+        threads = flash_threads(queries, heads * d_head // _FLASH_STRIDE)
 
         def call() -> Any:
             return ext.flash_deform_attn_forward(
@@ -142,12 +141,18 @@ class TorchPeers:
 
         return self._timed("flash", call)
 
-    def _candidate(
-        self, name: str, function: Callable[..., Any], case: Case, arrays: Mapping[str, Array]
+    def _plain(
+        self,
+        name: str,
+        prepare: Callable[[Callable[..., Any]], Callable[..., Any]],
+        case: Case,
+        arrays: Mapping[str, Array],
     ) -> Candidate:
         tensors = self._tensors(arrays)
         if case.op == "ms_deform_attn":
-            return self._timed(name, lambda: function(case, tensors))
+            attend = prepare(plain_ms_deform_attn)
+            return self._timed(name, lambda: attend(case, tensors))
+        function = prepare(PLAIN[case.op])
         return self._timed(name, lambda: function(**tensors))
 
     def _timed(self, name: str, call: Callable[[], Any]) -> Candidate:
@@ -177,13 +182,6 @@ class TorchPeers:
         starts = [sum(sizes[:level]) for level in range(len(sizes))]
         make = self._torch.tensor
         return make(case.level_hw, device="cuda"), make(starts, device="cuda")
-
-    def _plain(self, case: Case) -> Callable[..., Any]:
-        return {
-            "haar_gate": _haar_gate,
-            "spectral_split": _spectral_split,
-            "ms_deform_attn": _ms_deform_attn,
-        }[case.op]
 
     def _original_forward(self) -> Callable[..., Any]:
         if self._original_source is None:
@@ -226,14 +224,15 @@ def _compiled_original(folder: Path) -> Callable[..., Any]:
     return _BUILT[folder]
 
 
-def _flash_threads(queries: int, lanes: int) -> int:
+def flash_threads(queries: int, lanes: int) -> int:
+    """Return the threads of a block: as many queries as divide all of them and fit."""
     fitting = [
         m for m in range(1, _FLASH_QUERIES + 1) if queries % m == 0 and m * lanes <= _FLASH_THREADS
     ]
     return max(fitting, default=1) * lanes
 
 
-def _haar_gate(x: Any, weight: Any, bias: Any) -> Any:
+def plain_haar_gate(x: Any, weight: Any, bias: Any) -> Any:
     """Haar gate (models.md 1.8) in torch: four depthwise filters, four gates, one product."""
     import torch
     import torch.nn.functional as F
@@ -260,7 +259,7 @@ def _haar_gate(x: Any, weight: Any, bias: Any) -> Any:
     return x * total
 
 
-def _spectral_split(x: Any, cutoff: Any, gate_weight: Any, gate_bias: Any, gamma: Any) -> Any:
+def plain_spectral_split(x: Any, cutoff: Any, gate_weight: Any, gate_bias: Any, gamma: Any) -> Any:
     """Spectral split (models.md 4.5) in torch: two transforms, two gates.
 
     In float32: torch transforms halves only where both sides are powers of two.
@@ -304,7 +303,7 @@ def _locations_and_weights(case: Case, tensors: Mapping[str, Any]) -> tuple[Any,
     return locations.to(offsets.dtype), weights
 
 
-def _ms_deform_attn(case: Case, tensors: Mapping[str, Any]) -> Any:
+def plain_ms_deform_attn(case: Case, tensors: Mapping[str, Any]) -> Any:
     """Deformable attention (models.md 3.3) in torch: one grid_sample for each level."""
     import torch
     import torch.nn.functional as F
@@ -326,3 +325,9 @@ def _ms_deform_attn(case: Case, tensors: Mapping[str, Any]) -> Any:
     shares = weights.transpose(1, 2).reshape(images * heads, 1, queries, -1)
     summed = (stacked * shares).sum(-1).view(images, heads * d_head, queries)
     return summed.transpose(1, 2)
+
+
+PLAIN: dict[str, Callable[..., Any]] = {
+    "haar_gate": plain_haar_gate,
+    "spectral_split": plain_spectral_split,
+}
