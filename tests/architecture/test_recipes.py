@@ -101,20 +101,24 @@ def test_the_kernel_recipe_names_every_part():
     assert files == [
         "reference.py",
         "<op>.hpp",
+        "<op>_cpu.hpp",
+        "<op>_cpu.cpp",
+        "cpu.py",
         "<op>.cu",
         "<op>_launch.hpp",
-        "<op>_cpu.cpp",
-        "test_<op>.py",
-        "bench_<op>.py",
+        "<op>_launch.cpp",
+        "cuda.py",
+        "<op>_openvino.hpp",
     ]
 
 
-@pytest.mark.skipif(not KERNELS.is_dir(), reason="there is no kernel yet")
 def test_every_kernel_follows_the_recipe():
     files = re.findall(r"^\| `([^`]+)` \|", section("Add a kernel"), re.MULTILINE)
     for folder in (p.parent for p in KERNELS.glob("*/reference.py")):
         for file in files:
             assert (folder / file.replace("<op>", folder.name)).is_file(), (folder, file)
+        assert (ROOT / "compile" / "operators" / f"{folder.name}.py").is_file(), folder
+        assert list((ROOT / "tests" / "kernels").glob(f"test_{folder.name}*.py")), folder
 
 
 def test_every_file_and_name_that_the_page_mentions_exists():
