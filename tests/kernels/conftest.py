@@ -68,6 +68,14 @@ HostKernel = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
+def host_driver() -> Callable[[str], Path]:
+    """Return `build_driver`, or skip without a C++ compiler."""
+    if not shutil.which("g++"):
+        pytest.skip("no g++ to compile the kernels for the CPU with")
+    return build_driver
+
+
+@pytest.fixture(scope="session")
 def host_kernel() -> HostKernel:
     """Return `run_on_host`, or skip without a C++ compiler."""
     if not shutil.which("g++"):
@@ -164,8 +172,30 @@ def build_program(op: str | Path, sanitizer: str | None) -> Path:
     return program
 
 
-def _unit(source: Path) -> str:
-    """Return the C++ of a whole program around a .cu file."""
+def build_driver(op: str) -> Path:
+    """Compile the driver of tests/tensorrt_host around an operator's kernels, or find it cached.
+
+    Returns:
+        The folder that holds it, as libcuda.so.1.
+    """
+    source, main = KERNELS / op / f"{op}.cu", ROOT / "tests" / "tensorrt_host" / "driver.hpp"
+    content = [sha256_hex(path.read_bytes()) for path in [source, main, *_headers(source)]]
+    key = sha256_hex("\0".join([_compiler(), *FLAGS, *content]).encode())
+    driver = cache_dir() / "cuda_host" / f"{op}-driver-{key[:32]}" / "libcuda.so.1"
+    if driver.is_file():
+        return driver.parent
+    driver.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=driver.parent) as folder:
+        unit, linked = Path(folder, "unit.cpp"), Path(folder, "linked")
+        unit.write_text(_unit(source, main))
+        include = ("-I", HOST / "include", "-I", KERNELS, "-iquote", source.parent)
+        _compile("-O2", "-shared", "-fPIC", *include, unit, HOST / "fibers.cpp", "-o", linked)
+        os.replace(linked, driver)
+    return driver.parent
+
+
+def _unit(source: Path, main: Path = HOST / "main.hpp") -> str:
+    """Return the C++ of a whole program around a .cu file, or what another header makes of it."""
     text = DYNAMIC_SHARED.sub(
         r"\2* const \3 = static_cast<\2*>(irstd_host::dynamic_shared());", source.read_text("utf-8")
     )
@@ -175,7 +205,7 @@ def _unit(source: Path) -> str:
         for name in _kernel_names(source)
     )
     return (
-        f'{start}#line 1 "entries"\n#include "{HOST}/main.hpp"\nnamespace irstd_host {{\n'
+        f'{start}#line 1 "entries"\n#include "{main}"\nnamespace irstd_host {{\n'
         f"const Entry ENTRIES[] = {{\n{entries}    {{nullptr, nullptr}}}};\n}}\n"
     )
 

@@ -32,6 +32,7 @@ struct Driver {
     decltype(&cuLibraryGetKernel) get_kernel = nullptr;
     decltype(&cuKernelSetAttribute) set_attribute = nullptr;
     decltype(&cuCtxGetDevice) get_device = nullptr;
+    decltype(&cuDeviceGetAttribute) get_attribute = nullptr;
     decltype(&cuLaunchKernel) launch = nullptr;
     decltype(&cuGetErrorString) error_string = nullptr;
     CUlibrary library = nullptr;
@@ -64,6 +65,7 @@ Driver open_driver() {
                          find(library, "cuLibraryGetKernel", driver.get_kernel) &&
                          find(library, "cuKernelSetAttribute", driver.set_attribute) &&
                          find(library, "cuCtxGetDevice", driver.get_device) &&
+                         find(library, "cuDeviceGetAttribute", driver.get_attribute) &&
                          find(library, "cuLaunchKernel", driver.launch);
     if (!has_all) return {};
     const CUresult result = driver.load(&driver.library, irstd_kernels_image, nullptr, nullptr, 0,
@@ -79,6 +81,15 @@ const Driver& driver() {
 }  // namespace
 
 bool load_kernels() { return driver().library != nullptr; }
+
+int count_multiprocessors() {
+    CUdevice device;
+    int count;
+    const bool known = load_kernels() && driver().get_device(&device) == CUDA_SUCCESS &&
+                       driver().get_attribute(&count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                                              device) == CUDA_SUCCESS;
+    return known ? count : 1;
+}
 
 bool launch_kernel(const char* name, const Launch& geometry, void** arguments, CUstream stream) {
     if (!load_kernels()) return false;

@@ -52,13 +52,27 @@ struct Operator {
     bool (*enqueue)(const Call&);
 };
 
-// Of this library; the file <operator>_plugin.cpp defines it.
+// Of this library; its file <op>_plugin.cpp defines it.
 extern const Operator OPERATOR;
 
 // To TensorRT's logger, or to standard error where there is none.
 void log_error(const char* said, const char* more = "");
 
+// What operators have in common.
+inline const char* any_attributes(const Attributes&) { return nullptr; }
+inline size_t no_workspace(const Attributes&, const Shapes&, bool) { return 0; }
+inline nvinfer1::DimsExprs same_as_the_first(const nvinfer1::DimsExprs* inputs,
+                                             nvinfer1::IExprBuilder&) {
+    return inputs[0];
+}
+
 inline int size(const nvinfer1::Dims& dims, int axis) { return static_cast<int>(dims.d[axis]); }
+
+inline bool is_empty(const nvinfer1::Dims& dims) {
+    for (int axis = 0; axis < dims.nbDims; ++axis)
+        if (dims.d[axis] < 1) return true;
+    return false;
+}
 
 // Whether the sizes are these; -1 stands for any.
 template <int Axes>

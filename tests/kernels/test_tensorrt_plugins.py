@@ -1,0 +1,263 @@
+"""The TensorRT plugins: C++ that NVIDIA's headers accept, and that computes the definition.
+
+With `TENSORRT_INCLUDE`, folders of those headers, every plugin is compiled against each; then it
+goes through all that TensorRT does with one (tests/tensorrt_host), its kernels running on the CPU.
+"""
+
+import functools
+import os
+import re
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irstd.errors import BuildError, MissingDependency, UsageError
+from irstd.runtime.kernels.cpu_library import compile_with
+from irstd.runtime.kernels.haar_gate.reference import haar_gate
+from irstd.runtime.kernels.tensorrt import plugin_library
+from irstd.runtime.kernels.tensorrt.plugin_library import (
+    OPERATORS,
+    build_plugin,
+    find_cuda_include,
+    find_tensorrt_include,
+    plugin_defines,
+    plugin_sources,
+    tensorrt_version,
+)
+
+HOST = Path(__file__).resolve().parents[1] / "tensorrt_host"
+TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1}  # nvinfer1::DataType
+TOLERANCES = {np.float32: 1e-5, np.float16: 2e-3}
+FOLDERS = [Path(p) for p in os.environ.get("TENSORRT_INCLUDE", "").split(os.pathsep) if p]
+HEADERS = FOLDERS or [
+    pytest.param(None, marks=pytest.mark.skip("no TensorRT headers; set TENSORRT_INCLUDE"))
+]
+with_headers = pytest.mark.parametrize("headers", HEADERS, ids=lambda folder: folder.name)
+each_operator = pytest.mark.parametrize("op", OPERATORS)
+each_precision = pytest.mark.parametrize("dtype", [np.float32, np.float16])
+
+
+class Refused(Exception):
+    """The plugin refused; the message is what it and the host said."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    output: np.ndarray
+    formats: list[str]
+    workspace_bytes: int
+    timing: str
+    launches: list[str]  # names of kernels
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory):
+    """Stands for compiled kernels; tests/tensorrt_host takes no other."""
+    path = tmp_path_factory.mktemp("image") / "kernels.fatbin"
+    path.write_bytes(b"image of a test")
+    return path
+
+
+@pytest.fixture(scope="session")
+def plugin_host(tmp_path_factory):
+    """A function of the headers' folder: the program of tests/tensorrt_host."""
+
+    @functools.cache
+    def build(headers):
+        program = tmp_path_factory.mktemp("host") / "host"
+        compile_with([
+            "g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-isystem", str(headers),
+            "-isystem", str(find_cuda_include()), str(HOST / "main.cpp"),
+            "-ldl", "-o", str(program),
+        ])  # fmt: skip
+        return program
+
+    return build
+
+
+@pytest.fixture
+def run_plugin(image, tmp_path, host_driver, plugin_host):
+    """A function (op, headers, *inputs, **attributes) -> Ran."""
+
+    def run(op, headers, *inputs, image=image, **attributes):
+        plugin = build_plugin(op, image, tensorrt_include=headers)
+        request, result = tmp_path / "request", tmp_path / "result"
+        request.write_bytes(pack(inputs, attributes))
+        done = subprocess.run(
+            [plugin_host(headers), plugin, request, result],
+            env={**os.environ, "LD_LIBRARY_PATH": str(host_driver(op))},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            raise Refused(done.stderr)
+        said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+        return Ran(
+            read_result(result.read_bytes(), inputs[0].dtype),
+            said["formats"].split(" "),
+            int(said["workspace"]),
+            said["timing"],
+            re.findall(r"^launch (\w+)", done.stderr, re.MULTILINE),
+        )
+
+    return run
+
+
+def pack(inputs, attributes):
+    packed = struct.pack("<I", len(attributes))
+    for name, values in attributes.items():
+        packed += struct.pack("<I", len(name)) + name.encode()
+        packed += struct.pack(f"<I{len(values)}i", len(values), *values)
+    packed += struct.pack("<I", len(inputs))
+    for array in inputs:
+        packed += struct.pack(f"<II{array.ndim}q", TYPES[array.dtype], array.ndim, *array.shape)
+        packed += array.tobytes()
+    return packed
+
+
+def read_result(data, dtype):
+    (rank,) = struct.unpack_from("<I", data)
+    shape = struct.unpack_from(f"<{rank}q", data, 4)
+    return np.frombuffer(data, dtype, offset=4 + 8 * rank).reshape(shape)
+
+
+def assert_near(result, wanted, dtype):
+    assert result.shape == wanted.shape
+    error = np.abs(result.astype(np.float64) - wanted).max() / np.abs(wanted).max()
+    assert error <= TOLERANCES[dtype]
+
+
+@with_headers
+@each_operator
+def test_the_headers_accept_the_sources(op, headers, image):
+    for source in plugin_sources(op):
+        said = compile_with([
+            "g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror",
+            *plugin_defines(image), "-isystem", str(headers),
+            "-isystem", str(find_cuda_include()), str(source),
+        ])  # fmt: skip
+        assert said == ""
+
+
+def haar_inputs(rng, shape, dtype):
+    return (
+        rng.standard_normal(shape).astype(dtype),
+        (0.2 * rng.standard_normal((4, 2, 7, 7))).astype(np.float32),
+        rng.standard_normal(4).astype(np.float32),
+    )
+
+
+@with_headers
+@each_precision
+@pytest.mark.parametrize("shape", [(1, 16, 24, 40), (2, 3, 7, 5), (1, 1, 1, 1)])
+def test_haar_gate_computes_the_definition(run_plugin, headers, dtype, shape, rng):
+    inputs = haar_inputs(rng, shape, dtype)
+    ran = run_plugin("haar_gate", headers, *inputs)
+    assert_near(ran.output, haar_gate(*inputs), dtype)
+    assert ran.launches == [f"irstd_haar_gate_{'f32' if dtype == np.float32 else 'f16'}"]
+    assert ran.workspace_bytes == 0
+
+
+@with_headers
+def test_weights_stay_float32_in_half_precision(run_plugin, headers, rng):
+    ran = run_plugin("haar_gate", headers, *haar_inputs(rng, (1, 1, 4, 4), np.float16))
+    assert ran.formats == ["fh", "f", "f", "h"]
+
+
+@with_headers
+@pytest.mark.parametrize(
+    ("position", "shape", "said"),
+    [
+        (0, (4, 4, 4), r"x is not \(N, C, H, W\)"),
+        (0, (1, 4, 0, 4), r"x is not \(N, C, H, W\), all at least 1"),
+        (1, (4, 2, 5, 5), r"weight is not \(4, 2, 7, 7\)"),
+        (2, (3,), r"bias is not \(4\)"),
+    ],
+)
+def test_haar_gate_refuses_other_shapes(run_plugin, headers, position, shape, said, rng):
+    inputs = list(haar_inputs(rng, (1, 4, 4, 4), np.float32))
+    inputs[position] = np.zeros(shape, np.float32)
+    with pytest.raises(Refused, match=f"irstd::HaarGate: {said}"):
+        run_plugin("haar_gate", headers, *inputs)
+
+
+@with_headers
+def test_another_number_of_inputs_is_refused(run_plugin, headers, rng):
+    with pytest.raises(Refused, match="wrong number of inputs"):
+        run_plugin("haar_gate", headers, *haar_inputs(rng, (1, 4, 4, 4), np.float32)[:2])
+
+
+@with_headers
+def test_kernels_that_do_not_load_are_named(run_plugin, headers, tmp_path, rng):
+    (tmp_path / "other").write_bytes(b"of another architecture")
+    inputs = haar_inputs(rng, (1, 4, 4, 4), np.float32)
+    with pytest.raises(Refused, match="the kernels do not load: device kernel image is invalid"):
+        run_plugin("haar_gate", headers, *inputs, image=tmp_path / "other")
+
+
+@with_headers
+def test_a_plugin_of_other_kernels_is_another_file(headers, image, tmp_path):
+    path = build_plugin("haar_gate", image, tensorrt_include=headers)
+    assert build_plugin("haar_gate", image, tensorrt_include=headers) == path
+    (tmp_path / "other").write_bytes(b"other kernels")
+    assert build_plugin("haar_gate", tmp_path / "other", tensorrt_include=headers) != path
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("#define NV_TENSORRT_MAJOR 10 //!< Major\n#define NV_TENSORRT_MINOR 3\n"
+         "#define NV_TENSORRT_PATCH 0\n", (10, 3, 0)),
+        ("#define TRT_MAJOR_ENTERPRISE 11\n#define TRT_MINOR_ENTERPRISE 4\n"
+         "#define TRT_PATCH_ENTERPRISE 2\n#define NV_TENSORRT_MAJOR TRT_MAJOR_ENTERPRISE\n"
+         "#define NV_TENSORRT_MINOR TRT_MINOR_ENTERPRISE\n"
+         "#define NV_TENSORRT_PATCH TRT_PATCH_ENTERPRISE\n", (11, 4, 2)),
+    ],
+    ids=["10.3", "11.4"],
+)  # fmt: skip
+def test_versions_are_read_in_both_styles(text, version, tmp_path):
+    (tmp_path / "NvInferVersion.h").write_text(text)
+    assert tensorrt_version(tmp_path) == version
+
+
+@pytest.mark.parametrize("text", ["", "#define NV_TENSORRT_MAJOR TEN\n"])
+def test_headers_without_a_version_are_refused(text, tmp_path):
+    (tmp_path / "NvInferVersion.h").write_text(text)
+    with pytest.raises(BuildError, match="does not say which TensorRT"):
+        tensorrt_version(tmp_path)
+
+
+def test_old_tensorrt_is_refused(image, tmp_path):
+    parts = zip(("MAJOR", "MINOR", "PATCH"), (8, 6, 2), strict=True)
+    text = "".join(f"#define NV_TENSORRT_{name} {value}\n" for name, value in parts)
+    (tmp_path / "NvInferVersion.h").write_text(text)
+    with pytest.raises(BuildError, match=r"TensorRT 8\.6\.2 .* wanted 10\.0 or later"):
+        build_plugin("haar_gate", image, tensorrt_include=tmp_path, cuda_include=tmp_path)
+
+
+def test_headers_that_are_nowhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("TENSORRT_INCLUDE", str(tmp_path))
+    monkeypatch.setattr(plugin_library.platform, "machine", lambda: "nowhere")
+    with pytest.raises(MissingDependency, match="install libnvinfer-headers-dev, or set TENSORRT"):
+        find_tensorrt_include()
+
+
+def test_the_first_folder_with_headers_is_taken(monkeypatch, tmp_path):
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "NvInferRuntime.h").touch()
+    monkeypatch.setenv("TENSORRT_INCLUDE", f"{tmp_path}{os.pathsep}{second}")
+    assert find_tensorrt_include() == second
+
+
+def test_unknown_operators_and_missing_images_are_refused(image, tmp_path):
+    with pytest.raises(UsageError, match="operator 'gabor_gate': wanted one of haar_gate"):
+        build_plugin("gabor_gate", image)
+    with pytest.raises(UsageError, match="no such file; wanted the compiled kernels of haar_gate"):
+        build_plugin("haar_gate", tmp_path / "none")
