@@ -9,6 +9,7 @@
 namespace irstd::ms_deform_attn {
 
 constexpr unsigned WHOLE_WARP = 0xffffffffu;
+constexpr unsigned MINUS_INFINITY = 0xff800000u;
 
 #if defined(__NVCC__) || defined(__CUDACC_RTC__)
 
@@ -63,27 +64,29 @@ __device__ __forceinline__ Pack<T, N> load_share(const T* points, int lane, T mi
     return share;
 }
 
-// Replace the logits of LANES lanes by their softmax.
-template <int LANES, int COUNT>
-__device__ __forceinline__ void softmax(float (&logits)[COUNT]) {
-    constexpr float LOG2_E = 1.44269504f;
-    float largest = logits[0], sum = 0.0f;
+template <int LEVELS, int SHARE, class Change>
+__device__ __forceinline__ void for_each(float (&numbers)[LEVELS][SHARE], Change change) {
 #pragma unroll
-    for (int i = 1; i < COUNT; ++i) largest = fmaxf(largest, logits[i]);
+    for (int l = 0; l < LEVELS; ++l)
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i) numbers[l][i] = change(numbers[l][i]);
+}
+
+// Replace the logits of LANES lanes by their softmax.
+template <int LANES, int LEVELS, int SHARE>
+__device__ __forceinline__ void softmax(float (&logits)[LEVELS][SHARE]) {
+    constexpr float LOG2_E = 1.44269504f;
+    float largest = logits[0][0], sum = 0.0f;
+    for_each(logits, [&](float x) { largest = fmaxf(largest, x); return x; });
 #pragma unroll
     for (int apart = 1; apart < LANES; apart *= 2)
         largest = fmaxf(largest, __shfl_xor_sync(WHOLE_WARP, largest, apart));
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) {
-        logits[i] = power_of_two((logits[i] - largest) * LOG2_E);
-        sum += logits[i];
-    }
+    for_each(logits, [&](float x) { x = power_of_two((x - largest) * LOG2_E); sum += x; return x; });
 #pragma unroll
     for (int apart = 1; apart < LANES; apart *= 2)
         sum += __shfl_xor_sync(WHOLE_WARP, sum, apart);
     const float share = reciprocal(sum);
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) logits[i] *= share;
+    for_each(logits, [&](float x) { return x * share; });
 }
 
 __device__ __forceinline__ float to_float(float x) { return x; }
@@ -98,84 +101,84 @@ struct Point {
     unsigned weights[WORDS];
 };
 
-template <Number KIND, int D, int LEVELS, int POINTS>
+// The points of one level and head, shared out to the LANES lanes of the head.
+template <Number KIND, int D, int POINTS>
 struct Gather {
     using Channels = Sum<KIND, D>;
     using One = typename Channels::One;
     using Two = typename Channels::Two;
     static constexpr int LANES = lanes_per_head(D), SHARE = (POINTS + LANES - 1) / LANES;
     static constexpr int RECORD_BYTES = record_bytes(KIND, D);
-    using Points = Point<Channels::WORDS>[LEVELS][SHARE];
+    using Points = Point<Channels::WORDS>[SHARE];
 
-    static __device__ __forceinline__ void set_up(const Two* offsets, const One* logits,
-                                                  float2 reference, int lane,
-                                                  const Geometry& geometry, Points& points) {
-        Pack<Two, SHARE> moved[LEVELS];
-        float attention[LEVELS * SHARE];
+    // This lane's share, from its offsets and its part of the attention.
+    static __device__ __forceinline__ void set_up(const Geometry::Level& level, float2 reference,
+                                                  const Pack<Two, SHARE>& offsets,
+                                                  const float (&attention)[SHARE], Points& points) {
+        const float x_px = reference.x * level.scale_x - 0.5f;
+        const float y_px = reference.y * level.scale_y - 0.5f;
 #pragma unroll
-        for (int l = 0; l < LEVELS; ++l) {
-            moved[l] = load_share<SHARE, POINTS, LANES>(offsets + l * POINTS, lane, Two{});
-            const Pack<One, SHARE> share = load_share<SHARE, POINTS, LANES>(
-                logits + l * POINTS, lane, static_cast<One>(-INFINITY));
-#pragma unroll
-            for (int i = 0; i < SHARE; ++i) attention[l * SHARE + i] = to_float(share.item[i]);
-        }
-        softmax<LANES>(attention);
-#pragma unroll
-        for (int l = 0; l < LEVELS; ++l) {
-            const GatherLevel& level = geometry.level[l];
-            const float x_px = reference.x * level.scale_x - 0.5f;
-            const float y_px = reference.y * level.scale_y - 0.5f;
-#pragma unroll
-            for (int i = 0; i < SHARE; ++i) {
-                const float2 offset = to_float2(moved[l].item[i]);
-                const Corner at =
-                    corner(x_px + offset.x, y_px + offset.y, level.width, level.height);
-                // Exact: a level has fewer than 2^24 records.
-                points[l][i].record =
-                    level.origin + static_cast<int>(at.y * level.stride + at.x);
-                Channels::pack(taps(attention[l * SHARE + i], at.dx, at.dy), points[l][i].weights);
-            }
+        for (int i = 0; i < SHARE; ++i) {
+            const float2 offset = to_float2(offsets.item[i]);
+            const Corner at = corner(x_px + offset.x, y_px + offset.y, level.width, level.height);
+            // Exact: a level has fewer than 2^24 records.
+            points[i].record = level.origin + static_cast<int>(at.y * level.stride + at.x);
+            Channels::pack(taps(attention[i], at.dx, at.dy), points[i].weights);
         }
     }
 
-    static __device__ __forceinline__ void add_up(const char* records, const Points& points,
-                                                  const Geometry& geometry, Channels& sum) {
+    // All of them, to the channels of this lane.
+    static __device__ __forceinline__ void add_up(const char* records, int row_bytes,
+                                                  const Points& points, Channels& sum) {
+        const char* below = finished(records + row_bytes);
 #pragma unroll
-        for (int l = 0; l < LEVELS; ++l) {
-            const char* below = finished(records + geometry.level[l].row_bytes);
+        for (int p = 0; p < POINTS; ++p) {
+            const Point<Channels::WORDS>& point = points[p % SHARE];
+            const int lane = p / SHARE;
+            const unsigned record = __shfl_sync(WHOLE_WARP, point.record, lane, LANES);
+            unsigned weights[Channels::WORDS];
 #pragma unroll
-            for (int p = 0; p < POINTS; ++p) {
-                const Point<Channels::WORDS>& mine = points[l][p % SHARE];
-                const unsigned record = __shfl_sync(WHOLE_WARP, mine.record, p / SHARE, LANES);
-                unsigned weights[Channels::WORDS];
-#pragma unroll
-                for (int w = 0; w < Channels::WORDS; ++w)
-                    weights[w] = __shfl_sync(WHOLE_WARP, mine.weights[w], p / SHARE, LANES);
-                const size_t start = static_cast<size_t>(record) * RECORD_BYTES;
-                sum.add(records + start, below + start, weights);
-                if (p % 4 == 3 || p == POINTS - 1) sum.promote();
-            }
+            for (int w = 0; w < Channels::WORDS; ++w)
+                weights[w] = __shfl_sync(WHOLE_WARP, point.weights[w], lane, LANES);
+            const size_t start = static_cast<size_t>(record) * RECORD_BYTES;
+            sum.add(records + start, below + start, weights);
+            if (p % 4 == 3 || p == POINTS - 1) sum.promote();
         }
     }
 };
+
+// For __launch_bounds__. 0 leaves it to the compiler, which spills where it is told without need.
+constexpr int blocks_per_multiprocessor(Number number, int d_head, int levels) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+    if (d_head == 32 && levels <= 3) return 5;  // 48 registers; by itself it takes 52
+#endif
+    if (number == Number::U8 && d_head == 16 && levels == 4) return 4;  // 64; by itself 48 and a spill
+    return 0;
+}
 
 // A block is blockDim.x / LANES heads by blockDim.y by blockDim.z queries of a grid. The lanes of a
 // head share the set-up of its points (softmax, location, weights), then each takes every point from
 // the lane that set it up and sums its own channels of it. Lanes outside the grid repeat its last
 // query, so that shuffles have all their lanes.
 //
-// Registers: 8 sums and, in half, 4 packed ones; LEVELS * SHARE points; as many 16-byte loads in
-// flight as there is room for. Nothing goes through shared memory.
+// Registers: 8 sums and, in half, 4 packed ones; the offsets and the attention of LEVELS * SHARE
+// points, the set-up of SHARE; as many 16-byte loads in flight as there is room for. Nothing goes
+// through shared memory.
 template <Number KIND, int D, int LEVELS, int POINTS, class One, class Two>
-__device__ __forceinline__ void gather(const char* records, const Two* offsets, const One* logits,
-                                       const float2* reference_points, const float* scale,
-                                       const float* zero, One* out, const Geometry& geometry) {
-    using Work = Gather<KIND, D, LEVELS, POINTS>;
-    const int lane = threadIdx.x % Work::LANES, head = threadIdx.x / Work::LANES;
+__device__ __forceinline__ void gather(const char* __restrict__ records,
+                                       const Two* __restrict__ offsets,
+                                       const One* __restrict__ logits,
+                                       const float2* __restrict__ reference_points,
+                                       const float* __restrict__ scale,
+                                       const float* __restrict__ zero, One* __restrict__ out,
+                                       const Geometry& geometry) {
+    using Work = Gather<KIND, D, POINTS>;
+    constexpr int LANES = Work::LANES, SHARE = Work::SHARE;
+    const int lane = threadIdx.x % LANES, head = threadIdx.x / LANES;
     const int column = blockIdx.x * blockDim.y + threadIdx.y;
     const int row = blockIdx.y * blockDim.z + threadIdx.z;
     const int image = blockIdx.z;
+    const bool is_in_grid = column < geometry.query_width && row < geometry.query_height;
     const int x = min(column, geometry.query_width - 1), y = min(row, geometry.query_height - 1);
     const unsigned query = (image * geometry.query_height + y) * geometry.query_width + x;
     const unsigned item = query * geometry.heads + head;
@@ -184,14 +187,30 @@ __device__ __forceinline__ void gather(const char* records, const Two* offsets, 
     if (reference_points) reference = reference_points[query];
 
     const size_t first_point = static_cast<size_t>(item) * (LEVELS * POINTS);
-    typename Work::Points points;
-    Work::set_up(offsets + first_point, logits + first_point, reference, lane, geometry, points);
+    Pack<Two, SHARE> moved[LEVELS];
+    float attention[LEVELS][SHARE];
+#pragma unroll
+    for (int l = 0; l < LEVELS; ++l) {
+        const size_t first = first_point + l * POINTS;
+        moved[l] = load_share<SHARE, POINTS, LANES>(offsets + first, lane, Two{});
+        const Pack<One, SHARE> share = load_share<SHARE, POINTS, LANES>(
+            logits + first, lane, static_cast<One>(bits<float>(MINUS_INFINITY)));
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i) attention[l][i] = to_float(share.item[i]);
+    }
+    softmax<LANES>(attention);
 
     const size_t map = static_cast<size_t>(image * geometry.heads + head) * geometry.records;
+    const char* own = finished(records + map * Work::RECORD_BYTES + lane * 16);
     typename Work::Channels sum;
-    Work::add_up(finished(records + map * Work::RECORD_BYTES + lane * 16), points, geometry, sum);
+#pragma unroll
+    for (int l = 0; l < LEVELS; ++l) {
+        typename Work::Points points;
+        Work::set_up(geometry.level[l], reference, moved[l], attention[l], points);
+        Work::add_up(own, geometry.level[l].row_bytes, points, sum);
+    }
 
-    if (column >= geometry.query_width || row >= geometry.query_height) return;
+    if (!is_in_grid) return;
     One* result = out + static_cast<size_t>(item) * D;
     if constexpr (KIND == Number::U8)
         sum.store(result, lane, scale[head], zero[head]);

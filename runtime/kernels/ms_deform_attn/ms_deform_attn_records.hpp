@@ -56,7 +56,7 @@ struct Sum<Number::F16, D> : HalfWeights {
     }
     __device__ __forceinline__ void add(const char* above, const char* below,
                                         const unsigned (&words)[WORDS]) {
-        constexpr unsigned RIGHT = record_bytes(Number::F16, D);
+        constexpr int RIGHT = record_bytes(Number::F16, D);
         const __half2 upper = bits<__half2>(words[0]), lower = bits<__half2>(words[1]);
         add_tap(above, __low2half2(upper)), add_tap(above + RIGHT, __high2half2(upper));
         add_tap(below, __low2half2(lower)), add_tap(below + RIGHT, __high2half2(lower));
@@ -124,7 +124,7 @@ struct Sum<Number::F32, D> : FloatWeights {
     }
     __device__ __forceinline__ void add(const char* above, const char* below,
                                         const unsigned (&words)[WORDS]) {
-        constexpr unsigned RIGHT = record_bytes(Number::F32, D);
+        constexpr int RIGHT = record_bytes(Number::F32, D);
         add_tap(above, words[0]), add_tap(above + RIGHT, words[1]);
         add_tap(below, words[2]), add_tap(below + RIGHT, words[3]);
     }

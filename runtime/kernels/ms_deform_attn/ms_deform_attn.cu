@@ -1,0 +1,81 @@
+// Deformable attention on a GPU, two kernels.
+//
+// Memory plan. `pad` copies the values once, head by head, with a border of zeros around every level.
+// `gather` reads offsets and logits once and writes the result once; its taps, 16 bytes a lane, come
+// from L1 and L2, where queries that are neighbours in the image find each other's.
+// Value maps are read 48 times over with three levels of four points: L1 is what limits the gather
+// once a query takes fewer than 770 instructions.
+#include <cuda_fp16.h>
+
+#include "ms_deform_attn_device.hpp"
+#include "ms_deform_attn_pad.hpp"
+
+// Points of a query on one level. Other numbers are other binaries of this file.
+#ifndef IRSTD_POINTS
+#define IRSTD_POINTS 4
+#endif
+
+namespace ms = irstd::ms_deform_attn;
+
+// value (N, S, M, D) of 16-byte parts: f16 and f32, D >= 8.
+extern "C" __global__ void irstd_ms_deform_attn_pad(const uint4* value, uint4* records,
+                                                    const __grid_constant__ ms::PadGeometry geometry) {
+    ms::pad(value, uint4{}, records, geometry, [](const auto& at) { return at(0, 0); });
+}
+
+// value (N, S, M, D) u8 of 8-byte parts, D >= 8; zero (M), whole numbers from 0 to 255.
+extern "C" __global__ void irstd_ms_deform_attn_pad_u8(
+    const uint2* value, const float* zero, uint4* records,
+    const __grid_constant__ ms::PadGeometry geometry) {
+    const unsigned border = ms::border_of(zero) * 0x01010101u;
+    ms::pad(value, uint2{border, border}, records, geometry,
+            [](const auto& at) { return ms::interleaved(at(0, 0), at(1, 0)); });
+}
+
+extern "C" __global__ void irstd_ms_deform_attn_pad_f16_d1(
+    const __half* value, void* records, const __grid_constant__ ms::PadGeometry geometry) {
+    ms::pad_quads(value, __float2half_rn(0.0f), records, geometry);
+}
+
+extern "C" __global__ void irstd_ms_deform_attn_pad_f32_d1(
+    const float* value, void* records, const __grid_constant__ ms::PadGeometry geometry) {
+    ms::pad_quads(value, 0.0f, records, geometry);
+}
+
+extern "C" __global__ void irstd_ms_deform_attn_pad_u8_d1(
+    const unsigned char* value, const float* zero, void* records,
+    const __grid_constant__ ms::PadGeometry geometry) {
+    ms::pad_quads(value, ms::border_of(zero), records, geometry);
+}
+
+// offsets (N, Lq, M, L, P, 2) px, logits (N, Lq, M, L, P), reference_points (N, Lq, 2) or null for a
+// dense grid, out (N, Lq, M * D), all 16-byte aligned. u8 values are scale[head] * (q - zero[head]).
+#define GATHER_BOUNDS(KIND, D, L) \
+    __launch_bounds__(ms::BLOCK_THREADS, ms::blocks_per_multiprocessor(ms::Number::KIND, D, L))
+
+#define GATHER(KIND, kind, One, Two, D, L, P)                                                       \
+    extern "C" __global__ void GATHER_BOUNDS(KIND, D, L)                                           \
+        irstd_ms_deform_attn_##kind##_d##D##_l##L##_p##P(                                           \
+        const char* records, const Two* offsets, const One* logits, const float2* reference_points, \
+        One* out, const __grid_constant__ ms::Geometry geometry) {                                  \
+        ms::gather<ms::Number::KIND, D, L, P>(records, offsets, logits, reference_points, nullptr,  \
+                                              nullptr, out, geometry);                              \
+    }
+
+#define GATHER_U8(D, L, P)                                                                          \
+    extern "C" __global__ void GATHER_BOUNDS(U8, D, L) irstd_ms_deform_attn_u8_d##D##_l##L##_p##P( \
+        const char* records, const float* scale, const float* zero, const __half2* offsets,         \
+        const __half* logits, const float2* reference_points, __half* out,                          \
+        const __grid_constant__ ms::Geometry geometry) {                                            \
+        ms::gather<ms::Number::U8, D, L, P>(records, offsets, logits, reference_points, scale,      \
+                                            zero, out, geometry);                                   \
+    }
+
+#define NUMBERS(D, L, P)                            \
+    GATHER(F16, f16, __half, __half2, D, L, P)      \
+    GATHER(F32, f32, float, float2, D, L, P)        \
+    GATHER_U8(D, L, P)
+#define LEVELS(D, P) NUMBERS(D, 1, P) NUMBERS(D, 2, P) NUMBERS(D, 3, P) NUMBERS(D, 4, P)
+#define CHANNELS(P) LEVELS(1, P) LEVELS(8, P) LEVELS(16, P) LEVELS(32, P)
+
+CHANNELS(IRSTD_POINTS)
