@@ -1,14 +1,12 @@
 // The program around one .cu file: reads a request, launches one of its kernels, writes the arrays back.
 //
 // Request, little-endian: u32 length and the kernel's name; u32 grid[3], block[3], shared bytes, is the
-// order of threads free; u32 count of buffers, each u64 bytes and their content; u32 count of arguments,
-// each u32 kind, u64 a, u64 b: a value (b bytes follow), a pointer (buffer a, b bytes into it) or null.
-// Result: the buffers, in that order, without lengths.
+// order of threads free; u32 count of arrays, each u64 address, u64 bytes and their content; u32 size and
+// content of the parameter buffer, as cuLaunchKernel takes it. Pointers in it are addresses in the arrays.
+// Result: the arrays, in that order, without lengths.
 #pragma once
 
 namespace irstd_host {
-
-enum Kind : uint32_t { VALUE, POINTER, NULL_POINTER };
 
 class Reader {
 public:
@@ -32,14 +30,9 @@ private:
 
 // Global memory: as many bytes as the array has and not one more, aligned as cudaMalloc does.
 struct Buffer {
-    unsigned char* data;
+    uint64_t address;  // as the request knows it
     size_t bytes;
-};
-
-struct Argument {
-    Kind kind;
-    uint64_t buffer, offset;
-    std::vector<unsigned char> value;
+    unsigned char* data;
 };
 
 struct Request {
@@ -47,7 +40,7 @@ struct Request {
     Index3 grid, block;
     uint32_t shared_bytes, any_order;
     std::vector<Buffer> buffers;
-    std::vector<Argument> arguments;
+    std::vector<unsigned char> parameters;
 };
 
 inline Request read_request(const char* path) {
@@ -61,53 +54,63 @@ inline Request read_request(const char* path) {
     request.any_order = in.get<uint32_t>();
     request.buffers.resize(in.get<uint32_t>());
     for (Buffer& buffer : request.buffers) {
+        buffer.address = in.get<uint64_t>();
         buffer.bytes = in.get<uint64_t>();
         void* data = nullptr;
         if (posix_memalign(&data, 256, buffer.bytes)) fail("no memory for %zu bytes", buffer.bytes);
         buffer.data = static_cast<unsigned char*>(data);
         in.read(buffer.data, buffer.bytes);
     }
-    request.arguments.resize(in.get<uint32_t>());
-    for (Argument& argument : request.arguments) {
-        argument.kind = in.get<Kind>();
-        argument.buffer = in.get<uint64_t>();
-        argument.offset = in.get<uint64_t>();
-        if (argument.kind != VALUE) continue;
-        argument.value.resize(argument.offset);
-        in.read(argument.value.data(), argument.value.size());
-    }
+    request.parameters.resize(in.get<uint32_t>());
+    in.read(request.parameters.data(), request.parameters.size());
     return request;
 }
 
-template <class T>
-T argument_of(const Request& request, size_t position) {
-    const Argument& argument = request.arguments[position];
-    if constexpr (std::is_pointer_v<T>) {
-        if (argument.kind == NULL_POINTER) return nullptr;
-        if (argument.kind != POINTER)
-            fail("%s: argument %zu is a pointer; got a value", request.name.c_str(), position);
-        return reinterpret_cast<T>(request.buffers[argument.buffer].data + argument.offset);
-    } else {
-        if (argument.kind != VALUE || argument.value.size() != sizeof(T))
-            fail("%s: argument %zu is a value of %zu bytes; got %s of %zu", request.name.c_str(), position,
-                 sizeof(T), argument.kind == VALUE ? "one" : "a pointer", argument.value.size());
+// The parameters of a kernel one after the other, each where its alignment puts it.
+class Parameters {
+public:
+    explicit Parameters(const Request& request) : request_(request) {}
+
+    template <class T>
+    T next() {
+        offset_ = (offset_ + alignof(T) - 1) / alignof(T) * alignof(T);
+        if (offset_ + sizeof(T) > request_.parameters.size())
+            fail("%s: %zu bytes of arguments; parameter %d alone needs %zu from byte %zu",
+                 request_.name.c_str(), request_.parameters.size(), position_, sizeof(T), offset_);
         T value;
-        memcpy(&value, argument.value.data(), sizeof value);
+        memcpy(&value, request_.parameters.data() + offset_, sizeof value);
+        offset_ += sizeof value;
+        if constexpr (std::is_pointer_v<T>) value = reinterpret_cast<T>(find(irstd_bits<uint64_t>(value)));
+        ++position_;
         return value;
     }
-}
+    void end() const {
+        if (offset_ != request_.parameters.size())
+            fail("%s: %zu bytes of arguments; its %d parameters take %zu", request_.name.c_str(),
+                 request_.parameters.size(), position_, offset_);
+    }
 
-template <class... A, size_t... I>
-void run_typed(void (*kernel)(A...), const Request& request, bool reverse, std::index_sequence<I...>) {
-    if (request.arguments.size() != sizeof...(A))
-        fail("%s takes %zu arguments; got %zu", request.name.c_str(), sizeof...(A), request.arguments.size());
-    const std::tuple<std::remove_cv_t<A>...> arguments(argument_of<std::remove_cv_t<A>>(request, I)...);
-    launch(request.grid, request.block, request.shared_bytes, reverse,
-           [&] { kernel(std::get<I>(arguments)...); });
-}
+private:
+    unsigned char* find(uint64_t address) const {
+        if (!address) return nullptr;
+        for (const Buffer& b : request_.buffers)
+            if (address >= b.address && address - b.address < b.bytes) return b.data + (address - b.address);
+        fail("%s: parameter %d is a pointer; got %#llx, which is in no array", request_.name.c_str(),
+             position_, static_cast<unsigned long long>(address));
+    }
+
+    const Request& request_;
+    size_t offset_ = 0;
+    int position_ = 0;
+};
+
 template <class... A>
 void run(void (*kernel)(A...), const Request& request, bool reverse) {
-    run_typed(kernel, request, reverse, std::index_sequence_for<A...>());
+    Parameters parameters(request);
+    const std::tuple<std::remove_cv_t<A>...> arguments{parameters.next<std::remove_cv_t<A>>()...};
+    parameters.end();
+    launch(request.grid, request.block, request.shared_bytes, reverse,
+           [&] { std::apply(kernel, arguments); });
 }
 
 using Run = void (*)(const Request&, bool);

@@ -7,16 +7,20 @@
 
 A kernel of `runtime/kernels/double/double.cu` runs with one block of 128 threads. Arrays are global
 memory, pointers of the kernel, with exactly as many bytes as the array has; what the kernel wrote
-is copied back into them (read-only ones stay). Numpy scalars and `bytes` (a struct) are passed by
-value and must have the parameter's size; None is a null pointer. Halves are arrays of float16.
+is copied back into them (read-only ones stay). Numpy scalars and structures of ctypes are passed by
+value, with exactly the parameter's size; None is a null pointer. Halves are arrays of float16.
 `shared_bytes=` is the dynamic shared memory, which is declared in the .cu file itself; as in the
 static one, every block finds NaN there.
 
 `sanitizer=` is "address" (with undefined behaviour; the default), "thread" (races on shared memory)
 or None. What one finds is raised as KernelFault with its report. Every call also runs the blocks
 and threads in the opposite order and compares: `any_order=False` where sums of atomics may differ.
+
+`host_device(sanitizer)` is a Device of irstd.runtime.kernels.cuda.driver whose launches run there:
+for tests of an operator's `cuda.py`, from the arrays of its caller to the kernel and back.
 """
 
+import contextlib
 import functools
 import os
 import re
@@ -24,13 +28,18 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from irstd.errors import DeviceError
 from irstd.files import cache_dir, sha256_hex
+from irstd.runtime.kernels.cuda.bindings import Properties
+from irstd.runtime.kernels.cuda.driver import Device, open_device
+from irstd.runtime.kernels.cuda.images import Image
+from irstd.runtime.kernels.cuda.launch import Launch, Pointer, pack_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "runtime" / "kernels"
@@ -83,6 +92,20 @@ def host_kernel() -> HostKernel:
     return run_on_host
 
 
+@pytest.fixture
+def host_device(host_kernel: HostKernel) -> Iterator[Callable[..., Device]]:
+    """Return a function (sanitizer) that opens a device whose kernels run in the harness."""
+    with contextlib.ExitStack() as stack:
+
+        def open_host(sanitizer: str | None = "address") -> Device:
+            binding = HostBinding(sanitizer)
+            return stack.enter_context(
+                open_device(0, binding, lambda op, *_: Image(op.encode(), "host"))
+            )
+
+        yield open_host
+
+
 def run_on_host(
     op: str | Path,
     kernel: str,
@@ -94,17 +117,37 @@ def run_on_host(
     any_order: bool = True,
 ) -> None:
     """Launch a kernel of an operator, or of any .cu file, as the docstring above says."""
+    arrays = list({id(a): a for a in arguments if isinstance(a, np.ndarray)}.values())
+    # Far apart: an index outside an array does not land in the next.
+    addresses = {id(array): (i + 1) << 40 for i, array in enumerate(arrays)}
+    parameters = pack_arguments(
+        [Pointer(addresses[id(a)]) if isinstance(a, np.ndarray) else a for a in arguments]
+    )
+    launch = Launch(_three(grid), _three(block), shared_bytes)
+    memory = {addresses[id(array)]: array for array in arrays}
+    run_packed(op, kernel, launch, parameters, memory, sanitizer, any_order)
+
+
+def run_packed(
+    op: str | Path,
+    kernel: str,
+    launch: Launch,
+    parameters: bytes,
+    memory: Mapping[int, np.ndarray],
+    sanitizer: str | None,
+    any_order: bool,
+) -> None:
+    """Launch a kernel with a parameter buffer as the driver takes it, and memory by address."""
     program = build_program(op, sanitizer)
-    buffers, packed = pack_arguments(arguments)
-    header = struct.pack("<I", len(kernel)) + kernel.encode()
-    header += struct.pack("<8I", *_three(grid), *_three(block), shared_bytes, any_order)
     with tempfile.TemporaryDirectory() as folder:
         request, result = Path(folder, "request"), Path(folder, "result")
         with request.open("wb") as file:
-            file.write(header + struct.pack("<I", len(buffers)))
-            for array in buffers:
-                file.write(struct.pack("<Q", array.nbytes) + array.tobytes())
-            file.write(packed)
+            file.write(struct.pack("<I", len(kernel)) + kernel.encode())
+            file.write(bytes(launch) + struct.pack("<2I", any_order, len(memory)))
+            for address, array in memory.items():
+                assert array.flags.c_contiguous
+                file.write(struct.pack("<2Q", address, array.nbytes) + array.tobytes())
+            file.write(struct.pack("<I", len(parameters)) + parameters)
         done = subprocess.run(
             [program, request, result],
             env={**os.environ, **OPTIONS},
@@ -117,7 +160,7 @@ def run_on_host(
             raise KernelFault(done.stderr.strip() or f"ended with status {done.returncode}")
         written = result.read_bytes()
     start = 0
-    for array in buffers:
+    for array in memory.values():
         if array.flags.writeable:
             array.reshape(-1).view(np.uint8)[:] = np.frombuffer(
                 written, np.uint8, array.nbytes, start
@@ -125,25 +168,64 @@ def run_on_host(
         start += array.nbytes
 
 
-def pack_arguments(arguments: Sequence[object]) -> tuple[list[np.ndarray], bytes]:
-    """Return the arrays, each once, and the arguments in the form that tests/cuda_host reads."""
-    buffers: list[np.ndarray] = []
-    packed = struct.pack("<I", len(arguments))
-    for argument in arguments:
-        if argument is None:
-            packed += struct.pack("<IQQ", 2, 0, 0)
-        elif isinstance(argument, np.ndarray):
-            if not argument.flags.c_contiguous:
-                raise TypeError("an array that is not contiguous")
-            known = [i for i, array in enumerate(buffers) if array is argument]
-            packed += struct.pack("<IQQ", 1, known[0] if known else len(buffers), 0)
-            buffers += [] if known else [argument]
-        elif isinstance(argument, np.generic | bytes):
-            value = argument if isinstance(argument, bytes) else argument.tobytes()
-            packed += struct.pack("<IQQ", 0, 0, len(value)) + value
-        else:
-            raise TypeError(f"{argument!r}: pass an array, a numpy scalar, bytes or None")
-    return buffers, packed
+class HostBinding:
+    """A driver whose device is the host harness: what irstd.runtime.kernels.cuda launches on it
+    runs under a sanitizer. The subset of Binding that needs no clock."""
+
+    name = "host"
+
+    def __init__(self, sanitizer: str | None) -> None:
+        self._sanitizer = sanitizer
+        self._memory: dict[int, np.ndarray] = {}
+
+    def driver_version(self) -> int:
+        return 13000
+
+    def open(self, index: int) -> object:
+        return index
+
+    def close(self, context: object) -> None:
+        assert not self._memory, "memory was not freed"
+
+    def properties(self, index: int) -> Properties:
+        return Properties("host harness", 87, 16, 8 << 30, 4 << 20)
+
+    def load(self, image: bytes) -> object:
+        return image.decode()
+
+    def function(self, module: str, kernel: str) -> object:
+        return module, kernel
+
+    def allow_shared(self, function: object, nbytes: int) -> None:
+        if nbytes > 99 << 10:
+            raise DeviceError(f"{nbytes} bytes of shared memory; sm_86 has 99 KiB")
+
+    def launch(
+        self, function: tuple[str, str], launch: Launch, parameters: bytes, stream: int
+    ) -> None:
+        run_packed(*function, launch, parameters, self._memory, self._sanitizer, True)
+
+    def allocate(self, nbytes: int) -> int:
+        address = (len(self._memory) + 1) << 40
+        while address in self._memory:
+            address += 1 << 40
+        self._memory[address] = np.full(nbytes, 0xFF, np.uint8)
+        return address
+
+    def free(self, address: int) -> None:
+        del self._memory[address]
+
+    def copy_in(self, address: int, array: np.ndarray) -> None:
+        self._memory[address][:] = np.frombuffer(array.tobytes(), np.uint8)
+
+    def copy_out(self, array: np.ndarray, address: int) -> None:
+        array.reshape(-1).view(np.uint8)[:] = self._memory[address]
+
+    def fill(self, address: int, byte: int, nbytes: int, stream: int) -> None:
+        self._memory[address][:nbytes] = byte
+
+    def synchronize(self, stream: int) -> None:
+        pass
 
 
 def build_program(op: str | Path, sanitizer: str | None) -> Path:
@@ -151,7 +233,7 @@ def build_program(op: str | Path, sanitizer: str | None) -> Path:
 
     The threads of a block (fibers.cpp) are compiled without the sanitizer: they are not watched.
     """
-    source = op if isinstance(op, Path) else KERNELS / op / f"{op}.cu"
+    source = Path(op) if Path(op).suffix == ".cu" else KERNELS / op / f"{op}.cu"
     key = sha256_hex(
         "\0".join(
             [_compiler(), *FLAGS, *SANITIZERS[sanitizer]]

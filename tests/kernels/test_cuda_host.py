@@ -1,12 +1,19 @@
 """The harness itself: each planted fault is found, and sound kernels compute what they should."""
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from irstd.errors import UsageError
+
 PLANTED = Path(__file__).resolve().parents[1] / "cuda_host" / "planted" / "planted.cu"
 THREADS = 64
+
+
+class Scale(ctypes.Structure):
+    _fields_ = (("factor", ctypes.c_float), ("offset", ctypes.c_int))
 
 
 @pytest.fixture
@@ -115,17 +122,21 @@ def test_half_sums_round_every_time_as_numpy_does(planted, rng):
 
 def test_indices_structs_scalars_and_null_pointers(planted):
     out = np.zeros((4, 10), np.float32)
-    scale = np.float32(0.5).tobytes() + np.int32(7).tobytes()
-    planted("indices", (2, 2), (8, 2), scale, None, out, np.int32(10))
+    planted("indices", (2, 2), (8, 2), Scale(0.5, 7), None, out, np.int32(10))
     np.testing.assert_array_equal(out, 0.5 * np.arange(10) + 100 * np.arange(4)[:, None] + 7)
 
 
 def test_wrong_arguments_are_told(planted):
     out = np.zeros((4, 10), np.float32)
-    with pytest.raises(Exception, match="indices takes 4 arguments; got 1"):
-        planted("indices", (1,), (1,), out)
-    with pytest.raises(Exception, match="argument 1 is a value of 4 bytes; got one of 8"):
-        planted("past_registers", (1,), (1,), out, np.float64(1))
+    scale = Scale(0.5, 7)
+    with pytest.raises(Exception, match="24 bytes of arguments; parameter 3 alone needs 4"):
+        planted("indices", (1,), (1,), scale, None, out)
+    with pytest.raises(Exception, match="40 bytes of arguments; its 4 parameters take 28"):
+        planted("indices", (1,), (1,), scale, None, out, np.int32(1), np.int64(2))
+    with pytest.raises(Exception, match="parameter 2 is a pointer; got 0x7, which is in no array"):
+        planted("indices", (1,), (1,), scale, None, np.int64(7), np.int32(10))
+    with pytest.raises(UsageError, match="kernel argument 3: got int"):
+        planted("indices", (1,), (1,), scale, None, out, 10)
     with pytest.raises(Exception, match="no kernel absent; there are reverse_block"):
         planted("absent", (1,), (1,), out)
     with pytest.raises(Exception, match="2048 threads in a block"):

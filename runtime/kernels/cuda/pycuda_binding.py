@@ -1,0 +1,153 @@
+# ruff: noqa: D102  what the methods do is said where Binding is
+"""pycuda as a binding (bindings.py says what each method does)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irstd.errors import DeviceError, one_line
+from irstd.runtime.kernels.cuda.bindings import Properties, check_index
+from irstd.runtime.kernels.cuda.launch import Launch
+
+
+class Pycuda:
+    """The driver through pycuda, which frees what its objects hold: they are kept here by address.
+
+    Raises:
+        ModuleNotFoundError: It is not installed.
+        DeviceError: No driver.
+    """
+
+    name = "pycuda"
+
+    def __init__(self) -> None:
+        try:
+            import pycuda.driver as cuda
+        except ModuleNotFoundError:
+            raise
+        except ImportError as error:  # it is linked with the driver's library
+            raise DeviceError(f"pycuda finds no NVIDIA driver: {one_line(error)}") from error
+        self._cuda: Any = cuda
+        self._memory: dict[int, Any] = {}
+        self._streams: dict[int, Any] = {0: None}
+        with self._checked():
+            cuda.init()
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except self._cuda.Error as error:
+            raise DeviceError(one_line(error)) from error
+
+    def driver_version(self) -> int:
+        return int(self._cuda.get_driver_version())
+
+    def open(self, index: int) -> object:
+        with self._checked():
+            check_index(index, self._cuda.Device.count())
+            context = self._cuda.Device(index).retain_primary_context()
+            context.push()
+            return context
+
+    def close(self, context: Any) -> None:
+        with self._checked():
+            context.pop()
+            context.detach()
+
+    def properties(self, index: int) -> Properties:
+        attribute = self._cuda.device_attribute
+        with self._checked():
+            device = self._cuda.Device(index)
+            major, minor = device.compute_capability()
+            return Properties(
+                device.name(),
+                10 * major + minor,
+                device.get_attribute(attribute.MULTIPROCESSOR_COUNT),
+                device.total_memory(),
+                device.get_attribute(attribute.L2_CACHE_SIZE),
+            )
+
+    def load(self, image: bytes) -> object:
+        with self._checked():
+            return self._cuda.module_from_buffer(image)
+
+    def function(self, module: Any, kernel: str) -> object:
+        with self._checked():
+            return module.get_function(kernel)
+
+    def allow_shared(self, function: Any, nbytes: int) -> None:
+        limit = self._cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+        with self._checked():
+            function.set_attribute(limit, nbytes)
+
+    def launch(self, function: Any, launch: Launch, parameters: bytes, stream: int) -> None:
+        with self._checked():
+            function(
+                np.void(parameters),  # taken as it is
+                grid=tuple(launch.grid),
+                block=tuple(launch.block),
+                shared=launch.shared_bytes,
+                stream=self._stream(stream),
+            )
+
+    def allocate(self, nbytes: int) -> int:
+        with self._checked():
+            allocation = self._cuda.mem_alloc(nbytes)
+        address = int(allocation)
+        self._memory[address] = allocation
+        return address
+
+    def free(self, address: int) -> None:
+        with self._checked():
+            self._memory.pop(address).free()
+
+    def copy_in(self, address: int, array: NDArray[Any]) -> None:
+        with self._checked():
+            self._cuda.memcpy_htod(address, array)
+
+    def copy_out(self, array: NDArray[Any], address: int) -> None:
+        with self._checked():
+            self._cuda.memcpy_dtoh(array, address)
+
+    def fill(self, address: int, byte: int, nbytes: int, stream: int) -> None:
+        with self._checked():
+            self._cuda.memset_d8_async(address, byte, nbytes, self._stream(stream))
+
+    def stream(self) -> int:
+        with self._checked():
+            stream = self._cuda.Stream()
+        handle = int(stream.handle)
+        self._streams[handle] = stream
+        return handle
+
+    def synchronize(self, stream: int) -> None:
+        with self._checked():
+            if stream:
+                self._stream(stream).synchronize()
+            else:
+                self._cuda.Context.synchronize()
+
+    def event(self) -> object:
+        with self._checked():
+            return self._cuda.Event()
+
+    def record(self, event: Any, stream: int) -> None:
+        with self._checked():
+            event.record(self._stream(stream))
+
+    def elapsed_ms(self, start: Any, stop: Any) -> float:
+        with self._checked():
+            stop.synchronize()
+            return float(start.time_till(stop))
+
+    def _stream(self, handle: int) -> Any:
+        if handle not in self._streams:
+            raise DeviceError(
+                f"stream {handle:#x} is another library's, which pycuda cannot use; "
+                "pip uninstall pycuda && pip install cuda-python"
+            )
+        return self._streams[handle]
