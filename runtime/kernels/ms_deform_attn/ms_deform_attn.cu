@@ -10,11 +10,6 @@
 #include "ms_deform_attn_device.hpp"
 #include "ms_deform_attn_pad.hpp"
 
-// Points of a query on one level. Other numbers are other binaries of this file.
-#ifndef IRSTD_POINTS
-#define IRSTD_POINTS 4
-#endif
-
 namespace ms = irstd::ms_deform_attn;
 
 // value (N, S, M, D) of 16-byte parts: f16 and f32, D >= 8.
@@ -49,33 +44,49 @@ extern "C" __global__ void irstd_ms_deform_attn_pad_u8_d1(
 }
 
 // offsets (N, Lq, M, L, P, 2) px, logits (N, Lq, M, L, P), reference_points (N, Lq, 2) or null for a
-// dense grid, out (N, Lq, M * D), all 16-byte aligned. u8 values are scale[head] * (q - zero[head]).
+// dense grid, out (N, Lq, M * D), all 16-byte aligned; u8 values are scale[head] * (q - zero[head]).
+// Of four points on two to four levels, then of any number.
+#define ARGUMENTS(One, Two)                                                                   \
+    const Two *offsets, const One *logits, const float2 *reference_points, One *out,          \
+        const __grid_constant__ ms::Geometry geometry
 #define GATHER_BOUNDS(KIND, D, L) \
     __launch_bounds__(ms::BLOCK_THREADS, ms::blocks_per_multiprocessor(ms::Number::KIND, D, L))
 
-#define GATHER(KIND, kind, One, Two, D, L, P)                                                       \
-    extern "C" __global__ void GATHER_BOUNDS(KIND, D, L)                                           \
-        irstd_ms_deform_attn_##kind##_d##D##_l##L##_p##P(                                           \
-        const char* records, const Two* offsets, const One* logits, const float2* reference_points, \
-        One* out, const __grid_constant__ ms::Geometry geometry) {                                  \
-        ms::gather<ms::Number::KIND, D, L, P>(records, offsets, logits, reference_points, nullptr,  \
-                                              nullptr, out, geometry);                              \
+#define GATHER(KIND, kind, One, Two, D, L)                                                    \
+    extern "C" __global__ void GATHER_BOUNDS(KIND, D, L)                                      \
+        irstd_ms_deform_attn_##kind##_d##D##_l##L##_p4(const char* records, ARGUMENTS(One, Two)) { \
+        ms::gather<ms::Number::KIND, D, L, 4>(records, offsets, logits, reference_points,     \
+                                              nullptr, nullptr, out, geometry);               \
+    }
+#define GATHER_U8(D, L)                                                                       \
+    extern "C" __global__ void GATHER_BOUNDS(U8, D, L) irstd_ms_deform_attn_u8_d##D##_l##L##_p4( \
+        const char* records, const float* scale, const float* zero, ARGUMENTS(__half, __half2)) { \
+        ms::gather<ms::Number::U8, D, L, 4>(records, offsets, logits, reference_points, scale, \
+                                            zero, out, geometry);                             \
+    }
+#define GATHER_ANY(KIND, kind, One, Two, D)                                                   \
+    extern "C" __global__ void __launch_bounds__(ms::BLOCK_THREADS)                           \
+        irstd_ms_deform_attn_##kind##_d##D(const char* records, ARGUMENTS(One, Two)) {        \
+        ms::gather_any<ms::Number::KIND, D>(records, offsets, logits, reference_points,       \
+                                            nullptr, nullptr, out, geometry);                 \
+    }
+#define GATHER_ANY_U8(D)                                                                      \
+    extern "C" __global__ void __launch_bounds__(ms::BLOCK_THREADS) irstd_ms_deform_attn_u8_d##D( \
+        const char* records, const float* scale, const float* zero, ARGUMENTS(__half, __half2)) { \
+        ms::gather_any<ms::Number::U8, D>(records, offsets, logits, reference_points, scale,  \
+                                          zero, out, geometry);                               \
     }
 
-#define GATHER_U8(D, L, P)                                                                          \
-    extern "C" __global__ void GATHER_BOUNDS(U8, D, L) irstd_ms_deform_attn_u8_d##D##_l##L##_p##P( \
-        const char* records, const float* scale, const float* zero, const __half2* offsets,         \
-        const __half* logits, const float2* reference_points, __half* out,                          \
-        const __grid_constant__ ms::Geometry geometry) {                                            \
-        ms::gather<ms::Number::U8, D, L, P>(records, offsets, logits, reference_points, scale,      \
-                                            zero, out, geometry);                                   \
-    }
+#define FOR_LEVELS(D, L)                     \
+    GATHER(F16, f16, __half, __half2, D, L)  \
+    GATHER(F32, f32, float, float2, D, L)    \
+    GATHER_U8(D, L)
+#define FOR_CHANNELS(D)                                                          \
+    FOR_LEVELS(D, 2) FOR_LEVELS(D, 3) FOR_LEVELS(D, 4)                           \
+    GATHER_ANY(F16, f16, __half, __half2, D) GATHER_ANY(F32, f32, float, float2, D) \
+    GATHER_ANY_U8(D)
 
-#define NUMBERS(D, L, P)                            \
-    GATHER(F16, f16, __half, __half2, D, L, P)      \
-    GATHER(F32, f32, float, float2, D, L, P)        \
-    GATHER_U8(D, L, P)
-#define LEVELS(D, P) NUMBERS(D, 1, P) NUMBERS(D, 2, P) NUMBERS(D, 3, P) NUMBERS(D, 4, P)
-#define CHANNELS(P) LEVELS(1, P) LEVELS(8, P) LEVELS(16, P) LEVELS(32, P)
-
-CHANNELS(IRSTD_POINTS)
+FOR_CHANNELS(1)
+FOR_CHANNELS(8)
+FOR_CHANNELS(16)
+FOR_CHANNELS(32)

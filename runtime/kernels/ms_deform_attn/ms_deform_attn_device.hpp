@@ -64,8 +64,19 @@ __device__ __forceinline__ Pack<T, N> load_share(const T* points, int lane, T mi
     return share;
 }
 
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
+__device__ __forceinline__ float2 to_float2(float2 x) { return x; }
+__device__ __forceinline__ float2 to_float2(__half2 x) { return __half22float2(x); }
+
+// e^(logit - largest), of which no sum overflows.
+__device__ __forceinline__ float exponential_below(float largest, float logit) {
+    constexpr float LOG2_E = 1.44269504f;
+    return power_of_two((logit - largest) * LOG2_E);
+}
+
 template <int LEVELS, int SHARE, class Change>
-__device__ __forceinline__ void for_each(float (&numbers)[LEVELS][SHARE], Change change) {
+__device__ __forceinline__ void change_all(float (&numbers)[LEVELS][SHARE], Change change) {
 #pragma unroll
     for (int l = 0; l < LEVELS; ++l)
 #pragma unroll
@@ -75,24 +86,18 @@ __device__ __forceinline__ void for_each(float (&numbers)[LEVELS][SHARE], Change
 // Replace the logits of LANES lanes by their softmax.
 template <int LANES, int LEVELS, int SHARE>
 __device__ __forceinline__ void softmax(float (&logits)[LEVELS][SHARE]) {
-    constexpr float LOG2_E = 1.44269504f;
     float largest = logits[0][0], sum = 0.0f;
-    for_each(logits, [&](float x) { largest = fmaxf(largest, x); return x; });
+    change_all(logits, [&](float x) { return largest = fmaxf(largest, x), x; });
 #pragma unroll
     for (int apart = 1; apart < LANES; apart *= 2)
         largest = fmaxf(largest, __shfl_xor_sync(WHOLE_WARP, largest, apart));
-    for_each(logits, [&](float x) { x = power_of_two((x - largest) * LOG2_E); sum += x; return x; });
+    change_all(logits, [&](float x) { return x = exponential_below(largest, x), sum += x, x; });
 #pragma unroll
     for (int apart = 1; apart < LANES; apart *= 2)
         sum += __shfl_xor_sync(WHOLE_WARP, sum, apart);
-    const float share = reciprocal(sum);
-    for_each(logits, [&](float x) { return x * share; });
+    const float inverse = reciprocal(sum);
+    change_all(logits, [&](float x) { return x * inverse; });
 }
-
-__device__ __forceinline__ float to_float(float x) { return x; }
-__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
-__device__ __forceinline__ float2 to_float2(float2 x) { return x; }
-__device__ __forceinline__ float2 to_float2(__half2 x) { return __half22float2(x); }
 
 // A point as lanes hand it to each other.
 template <int WORDS>
@@ -101,36 +106,101 @@ struct Point {
     unsigned weights[WORDS];
 };
 
-// The points of one level and head, shared out to the LANES lanes of the head.
-template <Number KIND, int D, int POINTS>
-struct Gather {
+template <class Channels, class Two>
+__device__ __forceinline__ Point<Channels::WORDS> set_up(const Geometry::Level& level,
+                                                         float2 reference, Two moved_px,
+                                                         float attention) {
+    const float2 moved = to_float2(moved_px);
+    const float x_px = reference.x * level.scale_x - 0.5f + moved.x;
+    const float y_px = reference.y * level.scale_y - 0.5f + moved.y;
+    const Corner at = corner(x_px, y_px, level.width, level.height);
+    Point<Channels::WORDS> point;
+    // Exact: a level has fewer than 2^24 records.
+    point.record = level.origin + static_cast<int>(at.y * level.stride + at.x);
+    Channels::pack(taps(attention, at.dx, at.dy), point.weights);
+    return point;
+}
+
+// What a lane works on: blockDim.x / LANES heads by blockDim.y by blockDim.z queries of a grid are a
+// block. Lanes outside the grid repeat its last query, so that shuffles have all their lanes.
+template <Number KIND, int D>
+struct Item {
     using Channels = Sum<KIND, D>;
     using One = typename Channels::One;
     using Two = typename Channels::Two;
-    static constexpr int LANES = lanes_per_head(D), SHARE = (POINTS + LANES - 1) / LANES;
-    static constexpr int RECORD_BYTES = record_bytes(KIND, D);
-    using Points = Point<Channels::WORDS>[SHARE];
+    static constexpr int LANES = lanes_per_head(D), RECORD_BYTES = record_bytes(KIND, D);
 
-    // This lane's share, from its offsets and its part of the attention.
-    static __device__ __forceinline__ void set_up(const Geometry::Level& level, float2 reference,
-                                                  const Pack<Two, SHARE>& offsets,
-                                                  const float (&attention)[SHARE], Points& points) {
-        const float x_px = reference.x * level.scale_x - 0.5f;
-        const float y_px = reference.y * level.scale_y - 0.5f;
-#pragma unroll
-        for (int i = 0; i < SHARE; ++i) {
-            const float2 offset = to_float2(offsets.item[i]);
-            const Corner at = corner(x_px + offset.x, y_px + offset.y, level.width, level.height);
-            // Exact: a level has fewer than 2^24 records.
-            points[i].record = level.origin + static_cast<int>(at.y * level.stride + at.x);
-            Channels::pack(taps(attention[i], at.dx, at.dy), points[i].weights);
-        }
+    int lane, head, image;
+    bool is_in_grid;
+    unsigned query, item;
+    float2 reference;
+    const Geometry& geometry;
+
+    __device__ __forceinline__ Item(const float2* reference_points, const Geometry& geometry)
+        : lane(threadIdx.x % LANES), head(threadIdx.x / LANES), image(blockIdx.z), geometry(geometry) {
+        const int column = blockIdx.x * blockDim.y + threadIdx.y;
+        const int row = blockIdx.y * blockDim.z + threadIdx.z;
+        is_in_grid = column < geometry.query_width && row < geometry.query_height;
+        const int x = min(column, geometry.query_width - 1), y = min(row, geometry.query_height - 1);
+        query = (image * geometry.query_height + y) * geometry.query_width + x;
+        item = query * geometry.heads + head;
+        reference = {x + 0.5f, y + 0.5f};  // in a dense grid its own pixel centre
+        if (reference_points) reference = reference_points[query];
     }
+    // This lane's part of the first record of the head.
+    __device__ __forceinline__ const char* map(const char* records) const {
+        const size_t map = static_cast<size_t>(image * geometry.heads + head) * geometry.records;
+        return finished(records + map * RECORD_BYTES + lane * 16);
+    }
+    __device__ __forceinline__ void store(const Channels& sum, const float* scale, const float* zero,
+                                          One* out) const {
+        if (!is_in_grid) return;
+        One* result = out + static_cast<size_t>(item) * D;
+        if constexpr (KIND == Number::U8)
+            sum.store(result, lane, scale[head], zero[head]);
+        else
+            sum.store(result, lane);
+    }
+};
 
-    // All of them, to the channels of this lane.
-    static __device__ __forceinline__ void add_up(const char* records, int row_bytes,
-                                                  const Points& points, Channels& sum) {
-        const char* below = finished(records + row_bytes);
+// The lanes of a head share the set-up of its points (softmax, location, weights), then each takes
+// every point from the lane that set it up and sums its own channels of it.
+//
+// Registers: 8 sums and, in half, 4 packed ones; offsets and attention of LEVELS * SHARE points, the
+// set-up of SHARE; as many 16-byte loads in flight as there is room for. Nothing goes through shared
+// memory.
+template <Number KIND, int D, int LEVELS, int POINTS, class One, class Two>
+__device__ __forceinline__ void gather(const char* records, const Two* offsets, const One* logits,
+                                       const float2* reference_points, const float* scale,
+                                       const float* zero, One* out, const Geometry& geometry) {
+    using Own = Item<KIND, D>;
+    using Channels = typename Own::Channels;
+    constexpr int LANES = Own::LANES, SHARE = (POINTS + LANES - 1) / LANES;
+    const Own own(reference_points, geometry);
+    const size_t first_point = static_cast<size_t>(own.item) * (LEVELS * POINTS);
+    Pack<Two, SHARE> moved[LEVELS];
+    float attention[LEVELS][SHARE];
+#pragma unroll
+    for (int l = 0; l < LEVELS; ++l) {
+        const size_t first = first_point + l * POINTS;
+        moved[l] = load_share<SHARE, POINTS, LANES>(offsets + first, own.lane, Two{});
+        const Pack<One, SHARE> share = load_share<SHARE, POINTS, LANES>(
+            logits + first, own.lane, static_cast<One>(bits<float>(MINUS_INFINITY)));
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i) attention[l][i] = to_float(share.item[i]);
+    }
+    softmax<LANES>(attention);
+
+    const char* const map = own.map(records);
+    Channels sum;
+#pragma unroll
+    for (int l = 0; l < LEVELS; ++l) {
+        const Geometry::Level& level = geometry.level[l];
+        const char* const below = finished(map + level.row_bytes);
+        Point<Channels::WORDS> points[SHARE];
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i)
+            points[i] = set_up<Channels>(level, own.reference, moved[l].item[i], attention[l][i]);
 #pragma unroll
         for (int p = 0; p < POINTS; ++p) {
             const Point<Channels::WORDS>& point = points[p % SHARE];
@@ -140,12 +210,46 @@ struct Gather {
 #pragma unroll
             for (int w = 0; w < Channels::WORDS; ++w)
                 weights[w] = __shfl_sync(WHOLE_WARP, point.weights[w], lane, LANES);
-            const size_t start = static_cast<size_t>(record) * RECORD_BYTES;
-            sum.add(records + start, below + start, weights);
+            const size_t start = static_cast<size_t>(record) * Own::RECORD_BYTES;
+            sum.add(map + start, below + start, weights);
             if (p % 4 == 3 || p == POINTS - 1) sum.promote();
         }
     }
-};
+    own.store(sum, scale, zero, out);
+}
+
+// The same for any number of levels and points: every lane sets up every point, one after the other.
+template <Number KIND, int D, class One, class Two>
+__device__ __forceinline__ void gather_any(const char* records, const Two* offsets,
+                                           const One* logits, const float2* reference_points,
+                                           const float* scale, const float* zero, One* out,
+                                           const Geometry& geometry) {
+    using Own = Item<KIND, D>;
+    using Channels = typename Own::Channels;
+    const Own own(reference_points, geometry);
+    const int points = geometry.points, count = geometry.levels * points;
+    offsets += static_cast<size_t>(own.item) * count;
+    logits += static_cast<size_t>(own.item) * count;
+    float largest = to_float(logits[0]), all = 0.0f;
+    for (int i = 1; i < count; ++i) largest = fmaxf(largest, to_float(logits[i]));
+    for (int i = 0; i < count; ++i) all += exponential_below(largest, to_float(logits[i]));
+    const float inverse = reciprocal(all);
+
+    const char* const map = own.map(records);
+    Channels sum;
+    for (int l = 0; l < geometry.levels; ++l) {
+        const Geometry::Level& level = geometry.level[l];
+        for (int p = 0; p < points; ++p) {
+            const float attention = exponential_below(largest, to_float(*logits++)) * inverse;
+            const Point<Channels::WORDS> point =
+                set_up<Channels>(level, own.reference, *offsets++, attention);
+            const char* start = map + static_cast<size_t>(point.record) * Own::RECORD_BYTES;
+            sum.add(start, start + level.row_bytes, point.weights);
+            if (p % 4 == 3 || p == points - 1) sum.promote();
+        }
+    }
+    own.store(sum, scale, zero, out);
+}
 
 // For __launch_bounds__. 0 leaves it to the compiler, which spills where it is told without need.
 constexpr int blocks_per_multiprocessor(Number number, int d_head, int levels) {
@@ -154,68 +258,6 @@ constexpr int blocks_per_multiprocessor(Number number, int d_head, int levels) {
 #endif
     if (number == Number::U8 && d_head == 16 && levels == 4) return 4;  // 64; by itself 48 and a spill
     return 0;
-}
-
-// A block is blockDim.x / LANES heads by blockDim.y by blockDim.z queries of a grid. The lanes of a
-// head share the set-up of its points (softmax, location, weights), then each takes every point from
-// the lane that set it up and sums its own channels of it. Lanes outside the grid repeat its last
-// query, so that shuffles have all their lanes.
-//
-// Registers: 8 sums and, in half, 4 packed ones; the offsets and the attention of LEVELS * SHARE
-// points, the set-up of SHARE; as many 16-byte loads in flight as there is room for. Nothing goes
-// through shared memory.
-template <Number KIND, int D, int LEVELS, int POINTS, class One, class Two>
-__device__ __forceinline__ void gather(const char* __restrict__ records,
-                                       const Two* __restrict__ offsets,
-                                       const One* __restrict__ logits,
-                                       const float2* __restrict__ reference_points,
-                                       const float* __restrict__ scale,
-                                       const float* __restrict__ zero, One* __restrict__ out,
-                                       const Geometry& geometry) {
-    using Work = Gather<KIND, D, POINTS>;
-    constexpr int LANES = Work::LANES, SHARE = Work::SHARE;
-    const int lane = threadIdx.x % LANES, head = threadIdx.x / LANES;
-    const int column = blockIdx.x * blockDim.y + threadIdx.y;
-    const int row = blockIdx.y * blockDim.z + threadIdx.z;
-    const int image = blockIdx.z;
-    const bool is_in_grid = column < geometry.query_width && row < geometry.query_height;
-    const int x = min(column, geometry.query_width - 1), y = min(row, geometry.query_height - 1);
-    const unsigned query = (image * geometry.query_height + y) * geometry.query_width + x;
-    const unsigned item = query * geometry.heads + head;
-
-    float2 reference = {x + 0.5f, y + 0.5f};  // in a dense grid its own pixel centre
-    if (reference_points) reference = reference_points[query];
-
-    const size_t first_point = static_cast<size_t>(item) * (LEVELS * POINTS);
-    Pack<Two, SHARE> moved[LEVELS];
-    float attention[LEVELS][SHARE];
-#pragma unroll
-    for (int l = 0; l < LEVELS; ++l) {
-        const size_t first = first_point + l * POINTS;
-        moved[l] = load_share<SHARE, POINTS, LANES>(offsets + first, lane, Two{});
-        const Pack<One, SHARE> share = load_share<SHARE, POINTS, LANES>(
-            logits + first, lane, static_cast<One>(bits<float>(MINUS_INFINITY)));
-#pragma unroll
-        for (int i = 0; i < SHARE; ++i) attention[l][i] = to_float(share.item[i]);
-    }
-    softmax<LANES>(attention);
-
-    const size_t map = static_cast<size_t>(image * geometry.heads + head) * geometry.records;
-    const char* own = finished(records + map * Work::RECORD_BYTES + lane * 16);
-    typename Work::Channels sum;
-#pragma unroll
-    for (int l = 0; l < LEVELS; ++l) {
-        typename Work::Points points;
-        Work::set_up(geometry.level[l], reference, moved[l], attention[l], points);
-        Work::add_up(own, geometry.level[l].row_bytes, points, sum);
-    }
-
-    if (!is_in_grid) return;
-    One* result = out + static_cast<size_t>(item) * D;
-    if constexpr (KIND == Number::U8)
-        sum.store(result, lane, scale[head], zero[head]);
-    else
-        sum.store(result, lane);
 }
 
 }  // namespace irstd::ms_deform_attn

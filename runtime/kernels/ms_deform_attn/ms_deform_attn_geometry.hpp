@@ -52,6 +52,7 @@ struct Geometry {
         int row_bytes;           // the same in bytes
         int origin;              // record of pixel (0, 0) in a head
     } level[MAX_LEVELS];
+    int levels, points;  // for the gather of any number of them
     int heads, records;  // of a head
     int query_width, query_height;
 };
