@@ -7,10 +7,10 @@
         result = out.numpy()
 
 `launch` is what the operator's `irstd_<op>_launch` filled. Arguments are arrays on the device,
-numpy scalars of the parameters' width, structures of ctypes, and None. The primary context is used, so
-that torch and others on the same device share memory and streams: their arrays are arguments as
-they are (`__cuda_array_interface__`), and ours are theirs. A Device belongs to the thread that
-opened it.
+numpy scalars of the parameters' width, structures of ctypes, and None. The primary context is
+used, so that torch and others on the same device share memory and streams: their arrays are
+arguments as they are (`__cuda_array_interface__`), and ours are theirs. A Device belongs to the
+thread that opened it.
 """
 
 import threading
