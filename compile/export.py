@@ -1,4 +1,7 @@
-"""From a torch module to the plain ONNX graph. Needs onnx, and torch when it is called."""
+"""From a torch module to an ONNX graph of standard operators and fused ones.
+
+Needs onnx, and torch when it is called.
+"""
 
 import io
 import warnings
@@ -8,6 +11,7 @@ import onnx
 from onnx import ModelProto
 
 from irstd.compile.onnx_graph import checked
+from irstd.compile.operators.nodes import fused_nodes
 from irstd.errors import ExportError, MissingDependency, one_line
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ _TRACE_HW = (96, 160)
 def export(
     module: "nn.Module", channels: int, *, size_hw: tuple[int, int] | None = None
 ) -> ModelProto:
-    """Trace a network into standard ONNX operators of opset 17.
+    """Trace a network into standard ONNX operators of opset 17, and fused operators with bodies.
 
     The graph computes what `module` computes in eval mode; the module itself is left as it was.
 
@@ -39,7 +43,8 @@ def export(
 
     Raises:
         MissingDependency: torch is not installed.
-        ExportError: An operator has no ONNX form, or the result is not a mask of the input's size.
+        ExportError: An operator has no ONNX form or needs a fixed size, or the result is not a mask
+            of the input's size.
     """
     try:
         import torch
@@ -75,6 +80,12 @@ def export(
         ) from error
     model = onnx.load_model_from_string(buffer.getvalue())
     _check_interface(model, type(module).__name__, channels)
+    attends = any(node.op_type == "MSDeformAttn" for node in fused_nodes(model))
+    if attends and size_hw is None:
+        raise ExportError(
+            f"{type(module).__name__}: MSDeformAttn holds the sizes of its maps; "
+            "export with a fixed height and width"
+        )
     return checked(model, f"export of {type(module).__name__}")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from irstd.compile.onnx_graph import attributes, checked, constants, dimensions
+from irstd.compile.onnx_graph import attributes, checked, constants, known_shapes
 from irstd.errors import ExportError, MissingDependency, one_line
 
 Shapes = dict[str, tuple[int | None, ...]]
@@ -18,6 +18,7 @@ _POOLS_WHOLE_MAP = (
     "GlobalLpPool",
     "InstanceNormalization",
     "GroupNormalization",
+    "SpectralSplit",
 )
 _SPATIAL_AXES = {2, 3, -1, -2}
 
@@ -32,13 +33,7 @@ def value_shapes(model: ModelProto) -> Shapes:
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    graph = checked(copy, "shape inference").graph
-    shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        shape = dimensions(value)
-        if shape is not None:
-            shapes[value.name] = shape
-    return shapes
+    return known_shapes(checked(copy, "shape inference"))
 
 
 def count_macs(model: ModelProto) -> int:

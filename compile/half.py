@@ -1,6 +1,6 @@
 """The FP16 form of a graph: precision written into it by Casts. Needs onnx."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from irstd.compile.onnx_graph import (
     fresh_name,
     rename_value,
 )
+from irstd.compile.operators.nodes import is_fused
 from irstd.compile.opset import to_opset19
 from irstd.compile.rewrites.dead_code import remove_dead_code
 from irstd.errors import ExportError
@@ -42,7 +43,9 @@ _ALWAYS_FLOAT32 = {"Resize": {2}}
 
 
 def to_float16(
-    model: ModelProto, maxima: Mapping[str, float] | None = None
+    model: ModelProto,
+    maxima: Mapping[str, float] | None = None,
+    float_nodes: Collection[str] = (),
 ) -> tuple[ModelProto, dict[str, str]]:
     """Write float16 into a graph: half-precision weights, Casts where the precision changes.
 
@@ -50,11 +53,13 @@ def to_float16(
         model: A float32 graph of fixed shape, as `rewrite` returns it.
         maxima: Largest absolute value seen of each activation, by the name of the value. An
             operator that reads or makes one beyond half the range of float16 stays in float32.
+        float_nodes: Names of further nodes that stay in float32.
 
     Returns:
         The typed graph (opset 19 or later, float32 at input and output, float16 inside), and the
         reason for each operator that stays in float32, by node name: weights or activations
-        that leave the range, sums over whole maps, floats made from something else.
+        that leave the range, sums over whole maps, floats made from something else, fused
+        operators. `float_nodes` are not among them.
 
     Raises:
         ExportError: Control flow in the graph, or a result that is not sound ONNX.
@@ -68,7 +73,9 @@ def to_float16(
     reasons: dict[str, str] = {}
     for node in typed.graph.node:
         reason = _reason(node, values, floats, maxima or {})
-        if reason is not None:
+        if node.name in float_nodes:
+            kept.update(node.output)
+        elif reason is not None:
             kept.add(node.output[0])
             reasons[node.name or node.output[0]] = reason
     return checked(remove_dead_code(_cast(typed, floats, kept)), "FP16"), reasons
@@ -90,6 +97,8 @@ def _reason(
     maxima: Mapping[str, float],
 ) -> str | None:
     """Return why a node stays in float32, None if it need not."""
+    if is_fused(node):
+        return "its kernel computes in float32"
     if node.op_type in _TYPED_BY_ATTRIBUTE:
         return "its type is set by an attribute" if node.output[0] in floats else None
     if node.op_type in _SUMS_OF_MAPS:

@@ -12,6 +12,7 @@ from irstd.calibration.calibrate import calibrate, observe_extremes
 from irstd.calibration.scales import ScaleTable
 from irstd.compile.cache import cached
 from irstd.compile.frame_sets import input_tensors
+from irstd.compile.fused import place_kernels
 from irstd.compile.half import to_float16
 from irstd.compile.legalise import legalise
 from irstd.compile.opset import to_opset19
@@ -24,7 +25,7 @@ from irstd.files import sha256_hex
 from irstd.frames import Frame
 from irstd.runtime.preprocess import Preprocessor
 from irstd.runtime.sessions import library_version, open_session
-from irstd.targets import find_target
+from irstd.targets import Target, find_target
 from irstd.types import Precision
 
 _OBSERVER = "onnxruntime"
@@ -40,6 +41,8 @@ class Lowered:
         scales: The ranges it was quantized with, None for floating point.
         int8_nodes: Convolutions that compute in INT8.
         float_nodes: Nodes that stay in a higher precision than the rest, each with the reason.
+        kernels: Nodes that run in fused kernels, each with its operator.
+        written_out: Fused operators that became standard ones, each with the reason.
     """
 
     model: bytes
@@ -47,6 +50,8 @@ class Lowered:
     scales: ScaleTable | None = None
     int8_nodes: tuple[str, ...] = ()
     float_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    written_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def lower(
@@ -71,13 +76,34 @@ def lower(
         ExportError: The result is not sound ONNX.
     """
     target = find_target(settings.target)
+    if prepared.fused is None:
+        return _lower(prepared, target, frozenset(), settings, frames, cache, progress)
+    placed = place_kernels(prepared.fused, target)
+    lowered = _lower(
+        dataclasses.replace(prepared, model=placed.model),
+        target, placed.bodies, settings, frames, cache, progress,
+    )  # fmt: skip
+    return dataclasses.replace(lowered, kernels=placed.kernels, written_out=placed.written_out)
+
+
+def _lower(
+    prepared: Prepared,
+    target: Target,
+    bodies: frozenset[str],
+    settings: LoweringSettings,
+    frames: Sequence[Frame],
+    cache: Path | None,
+    progress: Progress,
+) -> Lowered:
+    """Lower a graph; the nodes named in `bodies` stay in float32, as a kernel does."""
     plain = prepared.model
     if settings.precision is Precision.FP32:
         return Lowered(legalise(plain, target).SerializeToString(), Precision.FP32)
     if settings.precision is Precision.FP16:
-        half, reasons = to_float16(legalise(plain, target), _maxima(prepared, frames))
+        maxima = _maxima(prepared, frames)
+        half, reasons = to_float16(legalise(plain, target), maxima, bodies)
         return Lowered(half.SerializeToString(), Precision.FP16, float_nodes=reasons)
-    plan = plan_int8(plain, settings.form, prepared.spec)
+    plan = plan_int8(plain, settings.form, prepared.spec, bodies)
     scales = calibrate_graph(prepared, plan, frames, settings.calibration, cache, progress)
     integer = quantize(legalise(to_opset19(plain), target), scales, plan, prepared.spec)
     return Lowered(

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
+from irstd.compile.operators.nodes import attach_bodies, check_inputs
 from irstd.errors import ExportError, one_line
 
 STANDARD_DOMAINS = ("", "ai.onnx")
@@ -80,6 +81,20 @@ def replace_uses(model: ModelProto, old: str, new: str) -> None:
                 node.input[index] = new
 
 
+def with_distinct_names(model: ModelProto) -> ModelProto:
+    """Name every node, because plans and reports speak of nodes by name; files may leave it out."""
+    copy = copy_of(model)
+    taken: set[str] = set()
+    for node in copy.graph.node:
+        stem = node.name or f"{node.op_type}_{node.output[0]}"
+        name, number = stem, 1
+        while name in taken:
+            name, number = f"{stem}_{number}", number + 1
+        node.name = name
+        taken.add(name)
+    return copy
+
+
 def rename_value(model: ModelProto, old: str, new: str) -> None:
     """Rename a value where it is made, where it is read, and in the graph's interface."""
     replace_uses(model, old, new)
@@ -109,6 +124,19 @@ def dimensions(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
 
 
+def known_shapes(model: ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """Return the shapes that a model states, by the name of the value; None for a symbolic side."""
+    graph = model.graph
+    shapes: dict[str, tuple[int | None, ...]] = {
+        tensor.name: tuple(tensor.dims) for tensor in graph.initializer
+    }
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        shape = dimensions(value)
+        if shape is not None:
+            shapes[value.name] = shape
+    return shapes
+
+
 def opset_of(model: ModelProto) -> int:
     """Return the version of the standard operator set that the model imports, 0 if none."""
     versions = [item.version for item in model.opset_import if item.domain in STANDARD_DOMAINS]
@@ -118,11 +146,14 @@ def opset_of(model: ModelProto) -> int:
 def checked(model: ModelProto, stage: str, advice: str = "") -> ModelProto:
     """Return `model` with fresh shapes of all values, after onnx's full check.
 
+    Fused nodes get the bodies that say what they mean.
+
     Raises:
-        ExportError: The model breaks a rule of ONNX; `stage` says after which step, `advice` what
-            the user can do about it.
+        ExportError: The model breaks a rule of ONNX, or a fused node one of its operator; `stage`
+            says after which step, `advice` what the user can do about it.
     """
     del model.graph.value_info[:]
+    attach_bodies(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         onnx.checker.check_model(inferred, full_check=True)
@@ -133,7 +164,9 @@ def checked(model: ModelProto, stage: str, advice: str = "") -> ModelProto:
         ValueError,
         TypeError,
     ) as error:
+        check_inputs(model, known_shapes(onnx.shape_inference.infer_shapes(model)))
         raise ExportError(
             f"{stage}: the graph is not sound ONNX ({one_line(error)}){advice and '; '}{advice}"
         ) from error
+    check_inputs(inferred, known_shapes(inferred))
     return inferred

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, inliner
+from onnx import FunctionProto, GraphProto, ModelProto, TensorProto, inliner
 
 from irstd.compile.export import INPUT, OUTPUT
 from irstd.compile.graph_facts import pools_globally
@@ -17,6 +17,7 @@ from irstd.compile.onnx_graph import (
     opset_of,
     rename_value,
 )
+from irstd.compile.operators.nodes import body_of, fused_nodes, is_fused
 from irstd.compile.opset import (
     NEWEST_OPSET,
     OLDEST_OPSET,
@@ -26,6 +27,7 @@ from irstd.compile.opset import (
 )
 from irstd.compile.rewrites.fix_shape import fix_shape
 from irstd.errors import ExportError, one_line
+from irstd.runtime.kernels.openvino_extension import DOMAIN
 
 MAX_BYTES = (1 << 31) - 1  # protobuf's own limit for one message
 
@@ -63,9 +65,7 @@ def load_onnx_source(path: Path, size_hw: tuple[int, int] | None = None) -> Onnx
     model = _parse(path)
     try:
         _check_header(model)
-        model = checked(
-            inliner.inline_local_functions(model), "reading", "export the network again"
-        )
+        model = checked(_inline_foreign(model), "reading", "export the network again")
         _drop_constant_inputs(model)
         size_hw = _check_interface(model, size_hw)
         _rename_interface(model)
@@ -120,7 +120,8 @@ def _check_header(model: ModelProto) -> None:
     local = {(function.domain, function.name) for function in model.functions}
     for graph in _graphs(model):
         for node in graph.node:
-            if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in local:
+            is_local = (node.domain, node.op_type) in local or is_fused(node)
+            if node.domain not in STANDARD_DOMAINS and not is_local:
                 raise ExportError(
                     f"operator {node.domain}.{node.op_type} is not a standard one; "
                     "export the network without custom operators"
@@ -130,6 +131,23 @@ def _check_header(model: ModelProto) -> None:
             "weights are in external files; wanted one file, "
             "made by onnx.save(onnx.load('in.onnx'), 'out.onnx')"
         )
+
+
+def _inline_foreign(model: ModelProto) -> ModelProto:
+    """Inline the functions of a file, but for fused operators that mean what they do here."""
+    theirs = [body for body in model.functions if body.domain == DOMAIN]
+    kept = [(body.domain, body.name) for body in theirs] if _are_ours(model, theirs) else []
+    return inliner.inline_selected_functions(model, kept, exclude=True)
+
+
+def _are_ours(model: ModelProto, bodies: list[FunctionProto]) -> bool:
+    """Whether a file's bodies of fused operators are, byte for byte, what this SDK gives them."""
+    try:
+        ours = [body_of(node, opset_of(model)) for node in fused_nodes(model)]
+    except ExportError:  # other operators of the same name
+        return not bodies
+    known = {body.SerializeToString(deterministic=True) for body in ours}
+    return all(body.SerializeToString(deterministic=True) in known for body in bodies)
 
 
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:

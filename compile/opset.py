@@ -12,6 +12,7 @@ from irstd.compile.onnx_graph import (
     dimensions,
     opset_of,
 )
+from irstd.compile.operators.nodes import attach_bodies
 from irstd.errors import ExportError, one_line
 
 PLAIN_OPSET = 17  # what TensorRT 8.6 to 11, TensorRT-RTX, ONNX Runtime and OpenVINO all read
@@ -62,6 +63,7 @@ def set_ir_version(model: ModelProto) -> ModelProto:
     copy = copy_of(model)
     standard = [item for item in copy.opset_import if item.domain in STANDARD_DOMAINS]
     copy.ir_version = onnx.helper.find_min_ir_version_for(standard, ignore_unknown=True)
+    attach_bodies(copy)  # those of fused nodes need a newer one
     return copy
 
 

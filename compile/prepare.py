@@ -7,7 +7,9 @@ from pathlib import Path
 import onnx
 
 from irstd.compile.cache import cached
-from irstd.compile.onnx_graph import copy_of, dimensions
+from irstd.compile.fused import write_out
+from irstd.compile.onnx_graph import dimensions, with_distinct_names
+from irstd.compile.operators.nodes import fused_nodes
 from irstd.compile.rewrites import rewrite
 from irstd.compile.rewrites.append_logit import append_logit
 from irstd.compile.rewrites.input_affine import ChannelAffine
@@ -29,11 +31,13 @@ class Prepared:
             a name of its own.
         spec: Size and preprocessing.
         had_sigmoid: Whether a final Sigmoid was removed, or logits were derived on demand.
+        fused: The same network with its fused operators as nodes; None where it has none.
     """
 
     model: onnx.ModelProto
     spec: InputSpec
     had_sigmoid: bool
+    fused: onnx.ModelProto | None = None
 
 
 def prepare(source: Source, settings: SourceSettings, cache: Path | None = None) -> Prepared:
@@ -61,10 +65,17 @@ def prepare(source: Source, settings: SourceSettings, cache: Path | None = None)
     affine = ChannelAffine(tuple(scale), tuple(offset))
     del model.metadata_props[:]
     normalization = source.normalization.for_channels(len(scale))
+    fused = model if fused_nodes(model) else None
+    if fused is not None:
+        plain = cached(
+            cache, "plain", (content,), lambda: bytes(write_out(model).SerializeToString())
+        )
+        model = onnx.load_model_from_string(plain)
     return Prepared(
         model=model,
         spec=_input_spec(normalization, affine, (height, width), settings),
         had_sigmoid=facts[_SIGMOID_KEY] == "true",
+        fused=fused,
     )
 
 
@@ -92,23 +103,9 @@ def _rewritten(model: onnx.ModelProto, height: int, width: int, output: str) -> 
         _AFFINE_KEY: json.dumps([affine.scale, affine.offset]),
         _SIGMOID_KEY: json.dumps(had_sigmoid),
     }
-    plain = _with_distinct_names(plain)
+    plain = with_distinct_names(plain)
     onnx.helper.set_model_props(plain, facts)
     return bytes(plain.SerializeToString())
-
-
-def _with_distinct_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Name every node, because plans and reports speak of nodes by name; files may leave it out."""
-    copy = copy_of(model)
-    taken: set[str] = set()
-    for node in copy.graph.node:
-        stem = node.name or f"{node.op_type}_{node.output[0]}"
-        name, number = stem, 1
-        while name in taken:
-            name, number = f"{stem}_{number}", number + 1
-        node.name = name
-        taken.add(name)
-    return copy
 
 
 def _input_spec(

@@ -70,14 +70,18 @@ class QuantizationPlan:
         form: Key of FORMS.
         int8_nodes: Names of the convolutions that do.
         float_nodes: Names of those that do not, each with the reason.
+        untouched: Names of nodes of any kind that read no quantized value.
     """
 
     form: str
     int8_nodes: tuple[str, ...]
     float_nodes: Mapping[str, str]
+    untouched: frozenset[str] = frozenset()
 
 
-def plan_int8(model: onnx.ModelProto, form: str, spec: InputSpec) -> QuantizationPlan:
+def plan_int8(
+    model: onnx.ModelProto, form: str, spec: InputSpec, untouched: frozenset[str] = frozenset()
+) -> QuantizationPlan:
     """Decide which convolutions compute in INT8.
 
     Args:
@@ -85,6 +89,7 @@ def plan_int8(model: onnx.ModelProto, form: str, spec: InputSpec) -> Quantizatio
         form: Key of FORMS.
         spec: The input. Where 8 bits are too coarse for its grey levels, the convolutions that read
             the image stay in float.
+        untouched: Names of nodes that stay as they are: fused operators that were written out.
 
     Returns:
         The plan: every convolution but those; but those on pooled vectors, which cost nothing and
@@ -98,7 +103,9 @@ def plan_int8(model: onnx.ModelProto, form: str, spec: InputSpec) -> Quantizatio
     quantized, kept = [], {}
     for node in _convolutions(model):
         spatial = shapes.get(node.output[0], ())[2:]
-        if spatial and all(side == 1 for side in spatial):
+        if node.name in untouched:
+            kept[node.name] = "in a gate or transform that a kernel computes in float32"
+        elif spatial and all(side == 1 for side in spatial):
             kept[node.name] = "on a pooled vector: no gain, and its value feeds a gate"
         elif node.name in head:
             kept[node.name] = "in the head: its rounding goes straight into the logits"
@@ -109,7 +116,7 @@ def plan_int8(model: onnx.ModelProto, form: str, spec: InputSpec) -> Quantizatio
             )
         else:
             quantized.append(node.name)
-    return QuantizationPlan(form, tuple(quantized), kept)
+    return QuantizationPlan(form, tuple(quantized), kept, untouched)
 
 
 def _head(model: onnx.ModelProto) -> set[str]:
@@ -204,7 +211,7 @@ def quantize(
                 values, levels = weights[weight], FORMS[plan.form].weight_levels
                 add(_dequantized_weight(out, key, axis, values, levels), key)
             node.input[1] = dequantized[key]
-        if FORMS[plan.form].residual_additions or node.name in chosen or _pools(node, groups):
+        if node.name in chosen or _reads_codes(node, plan) or _pools(node, groups):
             for position, name in enumerate(node.input):
                 node.input[position] = dequantized.get(name, name)
         nodes.append(node)
@@ -243,6 +250,11 @@ def _pools(node: onnx.NodeProto, groups: Mapping[str, str]) -> bool:
     return node.op_type == "MaxPool" and node.output[0] in groups
 
 
+def _reads_codes(node: onnx.NodeProto, plan: QuantizationPlan) -> bool:
+    """Whether a node that does not compute in INT8 reads quantized values where there are some."""
+    return FORMS[plan.form].residual_additions and node.name not in plan.untouched
+
+
 def _convolutions(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     weights = {constant.name for constant in model.graph.initializer}
     for node in model.graph.node:
@@ -262,7 +274,7 @@ def _quantized_activations(model: onnx.ModelProto, plan: QuantizationPlan) -> di
     for node in model.graph.node:
         if node.name in plan.int8_nodes:
             names.append(node.input[0])
-        elif node.op_type == "Add" and FORMS[plan.form].residual_additions:
+        elif node.op_type == "Add" and _reads_codes(node, plan):
             names += [] if fixed.intersection(node.input) else node.input
     groups: dict[str, str] = {}
     for name in names:

@@ -37,6 +37,8 @@ def make_report(
             "logits_from_sigmoid": prepared.had_sigmoid,
             "int8_nodes": lowered.int8_nodes,
             "float_nodes": lowered.float_nodes,
+            "kernels": lowered.kernels,
+            "written_out": lowered.written_out,
             "engines": [dataclasses.asdict(choice) for choice in trials.choices],
             "engines_refused": trials.refused,
             "verdict": verdict.to_dict(),

@@ -1,5 +1,6 @@
 """What the compile command tells people, and the report of `inspect`."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ def describe_build(result: "BuildResult") -> str:
     lines = [
         f"{result.path}: {result.manifest.network} {result.manifest.precision.value} "
         f"{spec.height}x{spec.width} for {result.manifest.target}, {size_mb:.1f} MiB",
+        *_kernel_lines(result.report["kernels"], result.report["written_out"]),
         *_engine_lines(to_plain(result.manifest.engines), result.report["engines_refused"]),
         *describe_verdict(result.verdict),
     ]
@@ -104,6 +106,8 @@ def inspect_report(path: Path) -> dict[str, Any]:
         "members": to_plain(bundle.members),
         "layers": layer_precisions(bundle.read(bundle.manifest.model), str(path)),
         "kept_in_float": part("float_nodes", dict),
+        "kernels": part("kernels", dict),
+        "written_out": part("written_out", dict),
         "engines_refused": part("engines_refused", dict),
         "verdict": part("verdict", dict) or None,
         "environment": part("environment", dict),
@@ -152,6 +156,7 @@ def describe_bundle(report: Mapping[str, Any]) -> str:
         f"tiling and padding: {_TILING[manifest['global_pooling']]}",
         "layers asked for: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())),
         *(f"  {name} stays in float: {why}" for name, why in report["kept_in_float"].items()),
+        *_kernel_lines(report["kernels"], report["written_out"]),
         *_engine_lines(manifest["engines"], report["engines_refused"]),
     ]
     if manifest["calibration"]:
@@ -161,6 +166,13 @@ def describe_bundle(report: Mapping[str, Any]) -> str:
     lines += [f"licence of {what}: {text}" for what, text in manifest["licences"].items()]
     lines += _change_lines(report["verdict"] or {})
     return "\n".join(_printable(line) for line in lines)
+
+
+def _kernel_lines(kernels: Mapping[str, str], written_out: Mapping[str, str]) -> list[str]:
+    """Return how many operators run in fused kernels, and why others do not."""
+    fused, plain = (Counter(map(str, found.values())) for found in (kernels, written_out))
+    lines = [f"fused kernels: {', '.join(f'{n} {op}' for op, n in fused.items())}"] if fused else []
+    return lines + [f"{n} fused operators run as standard ones: {why}" for why, n in plain.items()]
 
 
 def _change_lines(verdict: Mapping[str, Any]) -> list[str]:

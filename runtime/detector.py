@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -172,8 +172,9 @@ def open_bundle(path: str | Path, engine: str = "auto", threads: int | None = No
 
     Args:
         path: A .irstd file.
-        engine: "auto" takes the engine that the build chose; if its library is not installed here,
-            another one that passed parity, with a warning and the reason in `Detector.engine`. A
+        engine: "auto" takes the engine that the build chose; if its library, or the compiler that
+            its fused kernels need, is not installed here, another one that passed parity, with a
+            warning and the reason in `Detector.engine`. A
             name of irstd.runtime.sessions.SESSIONS takes that engine and no other; where the bundle
             has not tried it, it gets the deployed graph, which is how a bundle for another device
             is evaluated on a CPU.
@@ -186,8 +187,8 @@ def open_bundle(path: str | Path, engine: str = "auto", threads: int | None = No
         BuildError: The engine refuses the graph.
     """
     bundle = read_bundle(Path(path))
-    choice = _take_first_installed(bundle) if engine == "auto" else _named(bundle, engine)
-    session = open_session(choice.session, bundle.read(choice.member), threads=threads)
+    choices = _installed(bundle) if engine == "auto" else [_named(bundle, engine)]
+    choice, session = _open_first(bundle, choices, threads)
     description = library_version(choice.session)
     if choice.note:
         _log.warning("%s: runs on %s: %s", path, description, choice.note)
@@ -207,7 +208,25 @@ class _Engine:
     note: str  # why it is not what the build chose; empty if it is
 
 
-def _take_first_installed(bundle: Bundle) -> _Engine:
+def _open_first(
+    bundle: Bundle, choices: Sequence[_Engine], threads: int | None
+) -> tuple[_Engine, Session]:
+    """Open the first engine that has all it needs here, such as a compiler for fused kernels."""
+    *others, last = choices
+    lacking = ""
+    for choice in others:
+        try:
+            session = open_session(choice.session, bundle.read(choice.member), threads=threads)
+        except MissingDependency as error:
+            lacking = lacking or f"{choice.session} cannot run here: {error}"
+        else:
+            return dataclasses.replace(choice, note=lacking or choice.note), session
+    session = open_session(last.session, bundle.read(last.member), threads=threads)
+    return dataclasses.replace(last, note=lacking or last.note), session
+
+
+def _installed(bundle: Bundle) -> list[_Engine]:
+    """Return the engines that passed parity and are installed here, the bundle's choice first."""
     manifest = bundle.manifest
     if not manifest.engines:
         raise BundleMismatch(
@@ -220,14 +239,17 @@ def _take_first_installed(bundle: Bundle) -> _Engine:
         raise BundleMismatch(f"{bundle.path}: no engine of it passed parity; name one to run it")
     ranked = sorted(passed, key=lambda tried: (not tried.chosen, _time_ms(tried)))
     here = set(installed_sessions()) | {"fake"}
-    for tried in ranked:
-        if tried.session in here:
-            note = "" if tried.chosen else _why_not(ranked[0])
-            return _Engine(tried.session, tried.member, note)
-    wanted = " or ".join(tried.session for tried in ranked)
-    raise MissingDependency(
-        f"{bundle.path}: needs {wanted}, not installed; pip install 'irstd-sdk[cpu]'"
-    )
+    found = [
+        _Engine(tried.session, tried.member, "" if tried.chosen else _why_not(ranked[0]))
+        for tried in ranked
+        if tried.session in here
+    ]
+    if not found:
+        wanted = " or ".join(tried.session for tried in ranked)
+        raise MissingDependency(
+            f"{bundle.path}: needs {wanted}, not installed; pip install 'irstd-sdk[cpu]'"
+        )
+    return found
 
 
 def _why_not(first: EngineChoice) -> str:

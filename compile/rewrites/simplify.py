@@ -8,6 +8,7 @@ from irstd.compile.onnx_graph import (
     checked,
     copy_of,
 )
+from irstd.compile.operators.nodes import is_fused
 from irstd.errors import ExportError, MissingDependency, one_line
 
 
@@ -15,8 +16,8 @@ def simplify(model: ModelProto) -> ModelProto:
     """Fold constants, fuse BatchNorm into convolutions, drop no-ops.
 
     Pre: a checked graph, best of fixed shape, so that shape arithmetic folds too.
-    Post: same result up to rounding; same input, output and opset; standard operators only, no
-    control flow left.
+    Post: same result up to rounding; same input, output and opset; standard operators
+    only, beside fused ones; no control flow left.
 
     Raises:
         MissingDependency: onnxsim is not installed.
@@ -41,7 +42,7 @@ def simplify(model: ModelProto) -> ModelProto:
                 f"{node.op_type} {node.name!r} depends on the image; "
                 "wanted a graph without loops and branches, export it by tracing"
             )
-        if node.domain not in STANDARD_DOMAINS:
+        if node.domain not in STANDARD_DOMAINS and not is_fused(node):
             raise ExportError(
                 f"onnxsim left {node.domain}.{node.op_type}; wanted standard operators only"
             )

@@ -33,12 +33,22 @@ def cpu_library() -> ctypes.CDLL:
         MissingDependency: No C++ compiler.
         BuildError: The compiler refuses the sources, or the library does not load.
     """
-    sources = sorted([*FOLDER.glob("*/*_cpu.cpp"), *FOLDER.glob("*/*_launch.cpp")])
-    path = build_shared_library("kernels", sources, CPU_FLAGS)
+    path = build_cpu_library()
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"{path}: does not load ({error}); delete it and try again") from error
+
+
+def build_cpu_library() -> Path:
+    """Return the path of the library, compiling it first if this machine has not yet.
+
+    Raises:
+        MissingDependency: No C++ compiler.
+        BuildError: The compiler refuses the sources, or the cache cannot be written.
+    """
+    sources = sorted([*FOLDER.glob("*/*_cpu.cpp"), *FOLDER.glob("*/*_launch.cpp")])
+    return build_shared_library("kernels", sources, CPU_FLAGS)
 
 
 def build_shared_library(

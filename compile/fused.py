@@ -1,0 +1,127 @@
+"""Which fused operators stay nodes for a target's kernels, and which are written out. Needs onnx.
+
+Written out, an operator is a handful of standard ones that every engine has: the plain graph.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Collection
+
+from onnx import ModelProto, NodeProto, inliner
+
+from irstd.compile.onnx_graph import checked, copy_of, known_shapes, with_distinct_names
+from irstd.compile.operators.nodes import fused_nodes
+from irstd.compile.rewrites.dead_code import remove_dead_code
+from irstd.compile.rewrites.simplify import simplify
+from irstd.errors import BuildError, MissingDependency
+from irstd.runtime.kernels.openvino_extension import DOMAIN, build_openvino_extension
+from irstd.runtime.sessions import installed_sessions
+from irstd.targets import Target
+
+# What the CPU kernel of MSDeformAttn is compiled for.
+D_HEADS = (1, 8, 16, 32)
+MAX_LEVELS, MAX_POINTS = 4, 8
+_SET_ASIDE = f"{DOMAIN}.kept"
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A graph whose fused nodes all have a kernel.
+
+    Attributes:
+        model: The graph.
+        kernels: Fused nodes, each with its operator.
+        written_out: Those that were, each with the reason.
+        bodies: Names of the nodes that they became: they compute in float32, as a kernel does.
+    """
+
+    model: ModelProto
+    kernels: dict[str, str]
+    written_out: dict[str, str]
+    bodies: frozenset[str]
+
+
+def place_kernels(model: ModelProto, target: Target) -> Placement:
+    """Leave the fused nodes that the target has a kernel for, and write out the others.
+
+    What was decided is logged, once a graph.
+
+    Args:
+        model: FP32 graph of fixed shape whose nodes have distinct names.
+        target: Where it will run.
+    """
+    nodes = fused_nodes(model)
+    if not nodes:
+        return Placement(model, {}, {}, frozenset())
+    lacking = _why_no_kernels(target)
+    shapes = known_shapes(model)
+    written_out = {
+        node.name: reason for node in nodes if (reason := lacking or _why_no_kernel(node, shapes))
+    }
+    kernels = {node.name: node.op_type for node in nodes if node.name not in written_out}
+    for reason in sorted(set(written_out.values())):
+        count = list(written_out.values()).count(reason)
+        _log.warning("%d fused operators run as standard ones: %s", count, reason)
+    if kernels:
+        _log.info("%d fused operators run in kernels", len(kernels))
+    placed = write_out(model, written_out) if written_out else model
+    before = {node.name for node in model.graph.node}
+    bodies = frozenset(node.name for node in placed.graph.node) - before
+    return Placement(placed, kernels, written_out, bodies)
+
+
+def write_out(model: ModelProto, names: Collection[str] | None = None) -> ModelProto:
+    """Replace fused nodes by the standard operators of their bodies.
+
+    Args:
+        model: Checked graph of fixed shape.
+        names: Of the nodes; None for all of them.
+
+    Returns:
+        The graph, its constants folded, its nodes with distinct names.
+    """
+    copy = copy_of(model)
+    for node in fused_nodes(copy):
+        if names is not None and node.name not in names:
+            node.domain = _SET_ASIDE  # which no function is of
+    inlined = inliner.inline_local_functions(copy)
+    for index in reversed(range(len(inlined.opset_import))):
+        if inlined.opset_import[index].domain == DOMAIN:
+            del inlined.opset_import[index]
+    for node in inlined.graph.node:
+        if node.domain == _SET_ASIDE:
+            node.domain = DOMAIN
+    plain = simplify(checked(inlined, "writing out fused operators"))
+    return checked(with_distinct_names(remove_dead_code(plain)), "writing out fused operators")
+
+
+def _why_no_kernels(target: Target) -> str:
+    """Return why a target runs no fused operator at all; empty if it does."""
+    if target.compute_capability is not None:
+        return f"the engines of {target.name} get the plain graph"
+    if "openvino" not in target.engines or "openvino" not in installed_sessions():
+        return "their CPU kernels run in OpenVINO, which is not installed"
+    try:
+        build_openvino_extension()
+    except (MissingDependency, BuildError) as error:
+        return f"their CPU kernels cannot be compiled here: {error}"
+    return ""
+
+
+def _why_no_kernel(node: NodeProto, shapes: dict[str, tuple[int | None, ...]]) -> str:
+    """Return why the CPU has no kernel for one node; empty if it has."""
+    if node.op_type != "MSDeformAttn":
+        return ""
+    value, logits = shapes.get(node.input[0], ()), shapes.get(node.input[2], ())
+    if len(value) != 4 or len(logits) != 5 or None in (*value, *logits):
+        return "the shapes of its inputs are not known"
+    d_head, levels, points = value[3], logits[3] or 0, logits[4] or 0
+    if d_head not in D_HEADS:
+        return f"MSDeformAttn has kernels for d_head {', '.join(map(str, D_HEADS))}, not {d_head}"
+    if levels > MAX_LEVELS or points > MAX_POINTS:
+        return (
+            f"MSDeformAttn has kernels for {MAX_LEVELS} levels of {MAX_POINTS} points, "
+            f"not {levels} of {points}"
+        )
+    return ""
