@@ -6,6 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irstd.errors import BuildError, one_line
+from irstd.runtime.kernels.openvino_extension import (
+    build_openvino_extension,
+    has_fused_nodes,
+    said_by_kernel,
+)
 from irstd.runtime.sessions.shapes import image_shape
 
 if TYPE_CHECKING:
@@ -38,7 +43,8 @@ class OpenVinoSession:
                 self._bound = x  # keeps the shared memory alive
             request.infer()
         except Exception as error:  # plain RuntimeError today, its own classes in other versions
-            raise BuildError(f"openvino cannot run the graph: {one_line(error)}") from error
+            said = said_by_kernel(error) or one_line(error)
+            raise BuildError(f"openvino cannot run the graph: {said}") from error
         return tuple(request.get_output_tensor(index).data for index in self._outputs)
 
     def close(self) -> None:
@@ -48,9 +54,14 @@ class OpenVinoSession:
 
 
 def open_openvino(model: bytes, threads: int | None) -> OpenVinoSession:
-    """Load a serialized ONNX graph; see irstd.runtime.sessions.open_session."""
+    """Load a serialized ONNX graph; see irstd.runtime.sessions.open_session.
+
+    Nodes of the domain `irstd` run in the kernels of irstd.runtime.kernels, whose extension library
+    is compiled first where this machine has not yet.
+    """
     import openvino
 
+    extension = build_openvino_extension() if has_fused_nodes(model) else None
     settings: dict[str, str | int | bool] = {
         "PERFORMANCE_HINT": "LATENCY",
         # Without it float32 graphs silently run in bf16 on CPUs that have it.
@@ -62,12 +73,16 @@ def open_openvino(model: bytes, threads: int | None) -> OpenVinoSession:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         core = openvino.Core()
+        if extension is not None:
+            core.add_extension(str(extension))
         compiled = core.compile_model(core.read_model(model), "CPU", settings)
     except Exception as error:  # plain RuntimeError today, its own classes in other versions
-        raise BuildError(f"openvino refuses the graph: {one_line(error)}") from error
+        said = said_by_kernel(error) or one_line(error)
+        raise BuildError(f"openvino refuses the graph: {said}") from error
     used = "its own choice of" if threads is None else threads
     version = openvino.__version__.split("-")[0]
-    return OpenVinoSession(compiled, f"openvino {version}, CPU, {used} threads")
+    form = ", fused kernels" if extension else ""
+    return OpenVinoSession(compiled, f"openvino {version}, CPU{form}, {used} threads")
 
 
 def _static_shape(port: "openvino.ConstOutput") -> list[int | str]:

@@ -1,0 +1,51 @@
+// What the operators of the OpenVINO extension share: checks of their inputs, threads, errors.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "openvino/core/parallel.hpp"
+#include "openvino/op/op.hpp"
+
+namespace irstd::openvino {
+
+// Every message of ours is one line that begins with "irstd.", by which the session finds it among
+// what OpenVINO adds.
+#define IRSTD_CHECK(node, condition, ...) \
+    NODE_VALIDATION_CHECK(node, condition, "irstd.", (node)->get_type_name(), ": ", __VA_ARGS__)
+
+// Refuses a graph whose node has an input of another type or shape; -1 is any size.
+inline void check_input(const ov::Node& node, size_t index, const ov::PartialShape& wanted) {
+    const ov::element::Type type = node.get_input_element_type(index);
+    const ov::PartialShape& shape = node.get_input_partial_shape(index);
+    IRSTD_CHECK(&node, type.is_dynamic() || type == ov::element::f32, "input ", index, " is ", type,
+                "; wanted f32");
+    IRSTD_CHECK(&node, shape.compatible(wanted), "input ", index, " is ", shape, "; wanted ",
+                wanted);
+}
+
+// The size of an axis where it is known, else any.
+inline ov::Dimension side(const ov::Node& node, size_t index, size_t axis) {
+    const ov::PartialShape& shape = node.get_input_partial_shape(index);
+    return shape.rank().is_static() && axis < shape.size() ? shape[axis] : ov::Dimension::dynamic();
+}
+
+// Shares `count` items out to the threads that OpenVINO gives this inference: `task` takes the
+// first item and the one after the last, and returns a status of the CPU kernels.
+template <typename Task>
+void run_in_parallel(const ov::Node& node, int64_t count, const Task& task) {
+    std::atomic<bool> has_failed[3]{};
+    const int64_t most = std::max(parallel_get_max_threads(), 1);
+    ov::parallel_nt(static_cast<int>(std::min(most, count)), [&](int part, int parts) {
+        has_failed[task(count * part / parts, count * (part + 1) / parts)] = true;
+    });
+    if (has_failed[2])
+        OPENVINO_THROW("\nirstd.", node.get_type_name(), " ", node.get_friendly_name(),
+                       ": there is no memory to work in");
+    if (has_failed[1])
+        OPENVINO_THROW("\nirstd.", node.get_type_name(), " ", node.get_friendly_name(),
+                       ": an input holds NaN or infinity; wanted finite numbers");
+}
+
+}  // namespace irstd::openvino
