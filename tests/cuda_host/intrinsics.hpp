@@ -96,3 +96,14 @@ inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
     for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 255) * (b >> 8 * i & 255);
     return c;
 }
+
+// Two 16-bit numbers of `a` times the lower (lo) or upper (hi) two bytes of `b`.
+inline unsigned __dp2a_lo(unsigned a, unsigned b, unsigned c) {
+    return c + (a & 0xffff) * (b & 255) + (a >> 16) * (b >> 8 & 255);
+}
+inline unsigned __dp2a_hi(unsigned a, unsigned b, unsigned c) { return __dp2a_lo(a, b >> 16, c); }
+inline int __dp2a_lo(int a, int b, int c) {
+    return c + static_cast<int16_t>(a & 0xffff) * static_cast<int8_t>(b & 255) +
+           static_cast<int16_t>(a >> 16 & 0xffff) * static_cast<int8_t>(b >> 8 & 255);
+}
+inline int __dp2a_hi(int a, int b, int c) { return __dp2a_lo(a, b >> 16, c); }
