@@ -46,12 +46,16 @@ __device__ __forceinline__ void load_vector(const void* from, Value* packs) {
     packs[2] = bits_of<Value>(vector.z), packs[3] = bits_of<Value>(vector.w);
 }
 
-// To global memory, marked as read by nobody soon.
 template <class Value>
-__device__ __forceinline__ void store_vector(const Value* packs, void* to) {
-    const uint4 vector = {bits_of<unsigned>(packs[0]), bits_of<unsigned>(packs[1]),
-                          bits_of<unsigned>(packs[2]), bits_of<unsigned>(packs[3])};
-    __stcs(static_cast<uint4*>(to), vector);
+__device__ __forceinline__ uint4 vector_of(const Value* packs) {
+    return {bits_of<unsigned>(packs[0]), bits_of<unsigned>(packs[1]), bits_of<unsigned>(packs[2]),
+            bits_of<unsigned>(packs[3])};
+}
+
+// For results that nobody reads soon.
+template <class Value>
+__device__ __forceinline__ void stream_vector(const Value* packs, void* to) {
+    __stcs(static_cast<uint4*>(to), vector_of(packs));
 }
 
 struct Maximum {

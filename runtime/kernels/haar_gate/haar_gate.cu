@@ -192,7 +192,7 @@ struct Block {
                     for (int k = 0; k < PACK_PX; ++k) pixels[k] *= gates[i * PACK_PX + k];
                     pack_up(pixels, packs[i]);
                 }
-                store_vector(packs, out + at);
+                stream_vector(packs, out + at);
             } else {
 #pragma unroll
                 for (int k = 0; k < VECTOR_PX; ++k)

@@ -8,7 +8,7 @@ IRSTD_EXPORT void irstd_haar_gate_launch(int images, int height, int width, int 
                                          int multiprocessors, irstd::Launch* launch,
                                          int* segment_rows) {
     namespace gate = irstd::haar_gate;
-    const irstd::strips::Plan plan = element_bytes == 2
+    const gate::Plan plan = element_bytes == 2
                                 ? gate::plan<2>(images, height, width, multiprocessors)
                                 : gate::plan<4>(images, height, width, multiprocessors);
     *launch = plan.launch;

@@ -14,8 +14,10 @@ struct Layout : strips::Layout<ElementBytes, BANDS> {
     static constexpr int FLOATS = MEANS + strips::RING_ROWS * Base::ROW_PX;
 };
 
+using strips::Plan;
+
 template <int ElementBytes>
-strips::Plan plan(int images, int height, int width, int multiprocessors) {
+Plan plan(int images, int height, int width, int multiprocessors) {
     return strips::plan<ElementBytes>(images, height, width, multiprocessors,
                                       Layout<ElementBytes>::FLOATS);
 }
