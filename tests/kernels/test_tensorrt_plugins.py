@@ -36,7 +36,7 @@ FOLDERS = [Path(p) for p in os.environ.get("TENSORRT_INCLUDE", "").split(os.path
 HEADERS = FOLDERS or [
     pytest.param(None, marks=pytest.mark.skip("no TensorRT headers; set TENSORRT_INCLUDE"))
 ]
-with_headers = pytest.mark.parametrize("headers", HEADERS, ids=lambda folder: folder.name)
+with_headers = pytest.mark.parametrize("headers", HEADERS, ids=lambda folder: folder.name if folder else "none")
 each_operator = pytest.mark.parametrize("op", OPERATORS)
 each_precision = pytest.mark.parametrize("dtype", [np.float32, np.float16])
 

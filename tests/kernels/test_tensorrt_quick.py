@@ -1,0 +1,242 @@
+"""Quickly deployable plugins: what TensorRT's own Python makes of them, and what they refuse.
+
+`TENSORRT_BINDINGS` names folders that hold the package `tensorrt_bindings` of 10.9 or later (what
+`pip install --no-deps --target FOLDER tensorrt-cu13-bindings` writes); without it, and without the
+package in this Python, those tests skip.
+"""
+
+import ctypes
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from irstd.errors import BuildError, MissingDependency, UsageError
+from irstd.runtime.kernels.cuda.launch import Launch
+from irstd.runtime.kernels.cuda.toolchain import find_nvcc
+from irstd.runtime.kernels.tensorrt.quick import (
+    STATIC_SHARED_BYTES,
+    Kernel,
+    Node,
+    register,
+)
+from irstd.runtime.kernels.tensorrt.quick_nodes import quick_nodes
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKER = ROOT / "tests" / "tensorrt_host" / "quick.py"
+MULTIPROCESSORS = 3
+# What the bindings need of libraries that are not on any package index: functions that return null.
+SYMBOLS = (
+    "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
+    "createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getPluginRegistry",
+    "getBuilderPluginRegistry", "getNvOnnxParserVersion", "initLibNvInferPlugins",
+)  # fmt: skip
+LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+MAJORS = (10, 11)
+
+
+def bindings():
+    if folders := [p for p in os.environ.get("TENSORRT_BINDINGS", "").split(os.pathsep) if p]:
+        return [Path(p) for p in folders]
+    if found := importlib.util.find_spec("tensorrt_bindings"):
+        return [Path(found.origin).parent.parent]
+    reason = "no TensorRT bindings; set TENSORRT_BINDINGS"
+    return [pytest.param(None, marks=pytest.mark.skip(reason))]
+
+
+with_bindings = pytest.mark.parametrize("folder", bindings(), ids=lambda p: p.name if p else "none")
+each_type = pytest.mark.parametrize("kind", ["HALF", "FLOAT"])
+
+
+@pytest.fixture(scope="session")
+def empty_libraries(tmp_path_factory):
+    """A folder with TensorRT's libraries, in which there is nothing."""
+    if not shutil.which("gcc"):
+        pytest.skip("no gcc to compile empty libraries with")
+    folder = tmp_path_factory.mktemp("empty")
+    source = folder / "empty.c"
+    source.write_text("".join(f"void* {name}(void) {{ return 0; }}\n" for name in SYMBOLS))
+    for name in LIBRARIES:
+        for major in MAJORS:
+            file = f"lib{name}.so.{major}"
+            subprocess.run(
+                ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{file}", source, "-o", folder / file],
+                check=True,
+            )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ask(empty_libraries):
+    """A function (folder, node, attributes, *(type, shape)) -> what TensorRT would embed."""
+    try:
+        find_nvcc()
+    except MissingDependency as error:
+        pytest.skip(str(error))
+
+    def run(folder, node, attributes, *inputs):
+        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        done = subprocess.run(
+            [sys.executable, WORKER, *map(json.dumps, (node, attributes, *inputs))],
+            env={
+                **os.environ,
+                "LD_LIBRARY_PATH": str(empty_libraries),
+                "PYTHONPATH": os.pathsep.join(path),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return SimpleNamespace(**json.loads(done.stdout.splitlines()[-1]))
+
+    return run
+
+
+def parameters(ptx, kernel):
+    """Return the types of a kernel's parameters."""
+    (declared,) = re.findall(rf"\.entry {kernel}\(([^)]*)\)", ptx)
+    return re.findall(r"\.param \.(\w+)", declared)
+
+
+@with_bindings
+@each_type
+def test_haar_gate_becomes_one_kernel(ask, folder, kind):
+    said = ask(
+        folder, "HaarGate", {}, (kind, [1, 64, 96, 120]), ("FLOAT", [4, 2, 7, 7]), ("FLOAT", [4])
+    )
+    assert (said.type, said.shape) == (kind, [1, 64, 96, 120])
+    assert said.kernel == f"irstd_haar_gate_{'f16' if kind == 'HALF' else 'f32'}"
+    assert said.integers[:3] == [64, 96, 120]
+    rows, strip_px = said.integers[3], 64 if kind == "HALF" else 32
+    assert said.grid == [-(-120 // strip_px), -(-96 // rows), 1]
+    assert 0 < said.shared_bytes <= STATIC_SHARED_BYTES
+    assert parameters(said.ptx, said.kernel) == ["u64"] * 3 + ["u32"] * 4 + ["u64"]
+
+
+class FakePlugin:
+    """`tensorrt.plugin` as far as `register` uses it; sizes are plain numbers."""
+
+    class TensorDesc:
+        def __init__(self, shape, kind="HALF", is_static=True):
+            self.shape_expr = [
+                SimpleNamespace(is_constant=is_static, constant_value=lambda v=v: v) for v in shape
+            ]
+            self.dtype = SimpleNamespace(name=kind)
+
+        def like(self):
+            return self
+
+    class KernelLaunchParams(SimpleNamespace):
+        def __init__(self, *sizes):
+            super().__init__(sizes=sizes, shared_mem=0)
+
+    class SymIntExprs(list):
+        def __init__(self, length):
+            super().__init__([None] * length)
+
+    SymInt32 = int
+
+    def __init__(self):
+        self.described, self.implemented = {}, {}
+
+    def from_shape_expr(self, shape, dtype):
+        return shape, dtype
+
+    def register(self, name, lazy_register):
+        return lambda function: self.described.setdefault(name, function)
+
+    def aot_impl(self, name):
+        return lambda function: self.implemented.setdefault(name, function)
+
+
+def launch(shared_bytes=0):
+    return Launch(
+        (ctypes.c_uint * 3)(2, 3, 4), (ctypes.c_uint * 3)(32, 1, 1), ctypes.c_uint(shared_bytes)
+    )
+
+
+def doubling(shared_bytes=0):
+    return Node(
+        "Double",
+        ("x", "y"),
+        ("sides",),
+        lambda shapes, attributes: (*shapes[1][:1], attributes["sides"][0]),
+        lambda shapes, half, attributes: Kernel(
+            f"double_{half}", "ptx", launch(shared_bytes), (shapes[0][1], *attributes["sides"])
+        ),
+    )
+
+
+def test_shapes_attributes_and_arguments_reach_the_kernel():
+    plugin = FakePlugin()
+    register(plugin, doubling())
+    x, y = plugin.TensorDesc((5, 6)), plugin.TensorDesc((7,))
+    sides = np.array([8, 9], np.int32)
+    shape, kind = plugin.described["irstd::Double"](x, y, sides=sides)
+    assert (shape[0].constant_value(), shape[1], kind.name) == (7, 8, "HALF")
+    name, ptx, params, integers = plugin.implemented["irstd::Double"](x, y, sides, [None], 0)
+    assert (name, ptx, list(integers)) == ("double_True", "ptx", [6, 8, 9])
+    assert params.sizes == (2, 3, 4, 32, 1, 1)
+
+
+def test_dynamic_shapes_are_refused():
+    plugin = FakePlugin()
+    register(plugin, doubling())
+    x = plugin.TensorDesc((5, 6), is_static=False)
+    with pytest.raises(BuildError, match="Double: a shape is not static; build with fixed shapes"):
+        plugin.implemented["irstd::Double"](x, x, np.array([1], np.int32), [None], 0)
+
+
+def test_other_types_are_refused():
+    plugin = FakePlugin()
+    register(plugin, doubling())
+    x = plugin.TensorDesc((5, 6), "INT8")
+    with pytest.raises(BuildError, match="Double: got INT8; wanted FLOAT or HALF"):
+        plugin.implemented["irstd::Double"](x, x, np.array([1], np.int32), [None], 0)
+
+
+def test_more_shared_memory_than_an_engine_gives_is_refused():
+    plugin = FakePlugin()
+    register(plugin, doubling(STATIC_SHARED_BYTES + 16))
+    x = plugin.TensorDesc((5, 6))
+    with pytest.raises(BuildError, match=r"49168 bytes of shared memory; .* may use 49152"):
+        plugin.implemented["irstd::Double"](x, x, np.array([1], np.int32), [None], 0)
+
+
+def test_older_tensorrt_is_refused():
+    with pytest.raises(UsageError, match=r"wanted TensorRT 10\.9 or later"):
+        register(SimpleNamespace(register=None), doubling())
+
+
+def test_what_tensorrt_does_not_take_is_one_clear_line():
+    plugin = FakePlugin()
+
+    def refuse(name, lazy_register):
+        raise ValueError("already has a definition")
+
+    plugin.register = refuse
+    with pytest.raises(UsageError, match="irstd::Double: TensorRT does not take it: already has"):
+        register(plugin, doubling())
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((4, 4, 4), (4, 2, 7, 7), (4,)),
+        ((1, 4, 4, 4), (4, 2, 5, 5), (4,)),
+        ((1, 4, 4, 4), (4, 2, 7, 7), (3,)),
+    ],
+)
+def test_haar_gate_refuses_other_shapes(shapes):
+    (node,) = [node for node in quick_nodes(MULTIPROCESSORS) if node.name == "HaarGate"]
+    with pytest.raises(BuildError, match=r"HaarGate: got \(.*wanted \(N, C, H, W\)"):
+        node.kernel(shapes, True, {})
