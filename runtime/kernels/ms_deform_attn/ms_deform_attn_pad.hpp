@@ -14,7 +14,7 @@ __device__ __forceinline__ void pad(const Part* __restrict__ value, Part border,
                                     Join join) {
     const int head = blockIdx.y, image = blockIdx.z, parts = blockDim.x, part = threadIdx.x;
     const int record = blockIdx.x * blockDim.y + threadIdx.y;
-    const bool is_last = head == geometry.heads - 1 && image == gridDim.z - 1;
+    const bool is_last = head == geometry.heads - 1 && image == static_cast<int>(gridDim.z) - 1;
     if (record >= geometry.records + (is_last ? geometry.tail : 0)) return;
 
     auto level = geometry.level[0];
