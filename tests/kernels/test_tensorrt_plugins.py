@@ -18,6 +18,8 @@ import pytest
 from irstd.errors import BuildError, MissingDependency, UsageError
 from irstd.runtime.kernels.cpu_library import compile_with
 from irstd.runtime.kernels.haar_gate.reference import haar_gate
+from irstd.runtime.kernels.ms_deform_attn.reference import ms_deform_attn
+from irstd.runtime.kernels.spectral_split.reference import spectral_split
 from irstd.runtime.kernels.tensorrt import plugin_library
 from irstd.runtime.kernels.tensorrt.plugin_library import (
     OPERATORS,
@@ -36,7 +38,9 @@ FOLDERS = [Path(p) for p in os.environ.get("TENSORRT_INCLUDE", "").split(os.path
 HEADERS = FOLDERS or [
     pytest.param(None, marks=pytest.mark.skip("no TensorRT headers; set TENSORRT_INCLUDE"))
 ]
-with_headers = pytest.mark.parametrize("headers", HEADERS, ids=lambda folder: folder.name if folder else "none")
+with_headers = pytest.mark.parametrize(
+    "headers", HEADERS, ids=lambda folder: folder.name if folder else "none"
+)
 each_operator = pytest.mark.parametrize("op", OPERATORS)
 each_precision = pytest.mark.parametrize("dtype", [np.float32, np.float16])
 
@@ -185,6 +189,129 @@ def test_haar_gate_refuses_other_shapes(run_plugin, headers, position, shape, sa
     inputs[position] = np.zeros(shape, np.float32)
     with pytest.raises(Refused, match=f"irstd::HaarGate: {said}"):
         run_plugin("haar_gate", headers, *inputs)
+
+
+LEVEL_HW, QUERY_HW = [6, 8, 3, 4], [3, 4]
+
+
+def attention_inputs(rng, dtype, heads=2, d_head=8, points=4, images=1):
+    positions, queries, levels = 6 * 8 + 3 * 4, 3 * 4, 2
+    shape = (images, queries, heads, levels, points)
+    return (
+        rng.standard_normal((images, positions, heads, d_head)).astype(dtype),
+        (2 * rng.standard_normal((*shape, 2))).astype(dtype),
+        rng.standard_normal(shape).astype(dtype),
+    )
+
+
+@with_headers
+@each_precision
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"d_head": 1}, {"d_head": 32, "heads": 8}, {"points": 1}, {"images": 2, "heads": 1}],
+    ids=str,
+)
+def test_ms_deform_attn_computes_the_definition(run_plugin, headers, dtype, shape, rng):
+    inputs = attention_inputs(rng, dtype, **shape)
+    attributes = {"level_hw": LEVEL_HW, "query_hw": QUERY_HW}
+    ran = run_plugin("ms_deform_attn", headers, *inputs, **attributes)
+    assert_near(ran.output, ms_deform_attn(*inputs, **attributes), dtype)
+    pad, gather = ran.launches
+    kind = "f32" if dtype == np.float32 else "f16"
+    assert pad.startswith("irstd_ms_deform_attn_pad")
+    assert gather.startswith(f"irstd_ms_deform_attn_{kind}_d{shape.get('d_head', 8)}")
+    assert ran.workspace_bytes > inputs[0].nbytes
+    assert ran.timing.endswith(":4:6:8:3:4:2:3:4")
+
+
+@with_headers
+def test_ms_deform_attn_takes_float32_reference_points(run_plugin, headers, rng):
+    inputs = (*attention_inputs(rng, np.float16), rng.random((1, 12, 2)).astype(np.float32))
+    ran = run_plugin("ms_deform_attn", headers, *inputs, level_hw=LEVEL_HW)
+    assert_near(ran.output, ms_deform_attn(*inputs, level_hw=LEVEL_HW), np.float16)
+    assert ran.formats == ["fh", "h", "h", "f", "h"]
+
+
+@with_headers
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({}, "level_hw is not H0, W0 to H3, W3"),
+        ({"level_hw": [6, 8, 3]}, "level_hw is not H0, W0 to H3, W3"),
+        ({"level_hw": [6, 0, 3, 4]}, "level_hw has a side below 1"),
+        ({"level_hw": list(range(1, 11))}, "no list of at most 8 whole numbers"),
+        ({"level_hw": LEVEL_HW, "query_hw": [12]}, "query_hw is neither Hq, Wq nor empty"),
+        ({"level_hw": LEVEL_HW, "query_hw": [12, -1]}, "query_hw has a side below 1"),
+        ({"level_hw": LEVEL_HW}, "without reference_points query_hw must be Hq, Wq"),
+        ({"level_hw": LEVEL_HW, "query_hw": [3, 5]}, "without reference_points query_hw must be"),
+        ({"level_hw": [6, 8, 3, 5], "query_hw": QUERY_HW}, "not as many positions as level_hw"),
+        ({"level_hw": [60, 1], "query_hw": QUERY_HW}, "offsets is not .* of value and level_hw"),
+        ({"level_hw": [50000] * 4, "query_hw": QUERY_HW}, "not as many positions as level_hw"),
+    ],
+    ids=str,
+)
+def test_ms_deform_attn_refuses_other_attributes(run_plugin, headers, attributes, said, rng):
+    with pytest.raises(Refused, match=f"irstd::MSDeformAttn: .*{said}"):
+        run_plugin("ms_deform_attn", headers, *attention_inputs(rng, np.float32), **attributes)
+
+
+@with_headers
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [({"d_head": 4}, "D is not 1, 8, 16 or 32"), ({"points": 9}, "P is more than 8"),
+     ({"heads": 80, "d_head": 32}, "too many heads")],
+    ids=str,
+)  # fmt: skip
+def test_ms_deform_attn_refuses_other_shapes(run_plugin, headers, shape, said, rng):
+    inputs = attention_inputs(rng, np.float32, **shape)
+    with pytest.raises(Refused, match=f"irstd::MSDeformAttn: {said}"):
+        run_plugin("ms_deform_attn", headers, *inputs, level_hw=LEVEL_HW, query_hw=QUERY_HW)
+
+
+def split_inputs(rng, shape, dtype):
+    channels = shape[1]
+    return (
+        (rng.standard_normal(shape) + 1).astype(dtype),
+        rng.uniform(0.05, 0.4, channels).astype(np.float32),
+        (0.2 * rng.standard_normal((2, 2, 7, 7))).astype(np.float32),
+        rng.standard_normal(2).astype(np.float32),
+        rng.uniform(0.5, 1.5, (2, channels)).astype(np.float32),
+    )
+
+
+@with_headers
+@each_precision
+@pytest.mark.parametrize(
+    ("shape", "kernels"),
+    [
+        ((2, 3, 32, 64), ["whole", "gate"]),
+        ((1, 1, 256, 128), ["rows", "columns", "rows_back", "gate"]),
+    ],
+)
+def test_spectral_split_computes_the_definition(run_plugin, headers, dtype, shape, kernels, rng):
+    inputs = split_inputs(rng, shape, dtype)
+    ran = run_plugin("spectral_split", headers, *inputs)
+    assert_near(ran.output, spectral_split(*inputs), dtype)
+    kind = "f32" if dtype == np.float32 else "f16"
+    assert ran.launches == [f"irstd_spectral_split_{kernel}_{kind}" for kernel in kernels]
+    assert ran.workspace_bytes == inputs[0].nbytes
+
+
+@with_headers
+@pytest.mark.parametrize(
+    ("position", "shape", "said"),
+    [
+        (0, (1, 4, 32), "x is not"), (0, (1, 4, 32, 48), "no power of two from 32 to 512"),
+        (0, (1, 4, 16, 32), "no power of two from 32 to 512"), (1, (3,), "cutoff is not"),
+        (2, (2, 2, 7, 5), "gate_weight is not"), (3, (4,), "gate_bias is not"),
+        (4, (4, 2), "gamma is not"),
+    ],
+)  # fmt: skip
+def test_spectral_split_refuses_other_shapes(run_plugin, headers, position, shape, said, rng):
+    inputs = list(split_inputs(rng, (1, 4, 32, 32), np.float32))
+    inputs[position] = np.zeros(shape, np.float32)
+    with pytest.raises(Refused, match=f"irstd::SpectralSplit: .*{said}"):
+        run_plugin("spectral_split", headers, *inputs)
 
 
 @with_headers
