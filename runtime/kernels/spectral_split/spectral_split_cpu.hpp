@@ -5,13 +5,13 @@
 #include "../portable.hpp"
 
 // The low band of channels [begin, end) of x (channels, height, width): `low` has the shape of x,
-// cutoff (channels) in cycles per pixel, above 0. Returns 0, or 2 if there is no memory to work in.
+// cutoff (channels) in cycles per pixel, above 0. Returns 0.
 IRSTD_EXPORT int irstd_spectral_split_low_f32(const float* x, const float* cutoff, float* low,
                                               int height, int width, int begin, int end);
 
 // Rows [begin, end) of the result, out of x and the low band of all its channels: gate_weight
 // (2, 2, 7, 7) and gate_bias (2) for the low and the high band, on mean and maximum over the channels;
-// gamma (2, channels). Returns 0, 1 if x is not finite, or 2 if there is no memory to work in.
+// gamma (2, channels). Returns 0, or 1 if the part of x or low that they depend on is not finite.
 IRSTD_EXPORT int irstd_spectral_split_gate_f32(const float* x, const float* low,
                                                const float* gate_weight, const float* gate_bias,
                                                const float* gamma, float* out, int channels,
