@@ -14,13 +14,11 @@ from irstd.compile.operators.nodes import fused_nodes
 from irstd.compile.rewrites.dead_code import remove_dead_code
 from irstd.compile.rewrites.simplify import simplify
 from irstd.errors import BuildError, MissingDependency
+from irstd.runtime.kernels.ms_deform_attn.shapes import D_HEADS, MAX_LEVELS, MAX_POINTS
 from irstd.runtime.kernels.openvino_extension import DOMAIN, build_openvino_extension
 from irstd.runtime.sessions import installed_sessions
 from irstd.targets import Target
 
-# What the CPU kernel of MSDeformAttn is compiled for.
-D_HEADS = (1, 8, 16, 32)
-MAX_LEVELS, MAX_POINTS = 4, 8
 _SET_ASIDE = f"{DOMAIN}.kept"
 _log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Threads that wait for each other under pytest-xdist cost a factor of ten; set before any import
 # of a library that reads it.
@@ -131,3 +132,72 @@ def run_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+def fused_graph(size_hw: tuple[int, int] = (32, 32), heads: int = 2) -> Any:
+    """Return a network with each fused operator once; 16 channels, stride 2."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(11)
+    node, domain, points = helper.make_node, "irstd", 4
+    height, width = size_hw[0] // 2, size_hw[1] // 2
+    shapes = {
+        "first": (16, 1, 3, 3), "first_bias": (16,), "gate": (4, 2, 7, 7), "gate_bias": (4,),
+        "down": (16, 16, 3, 3), "split_gate": (2, 2, 7, 7), "split_bias": (2,), "gamma": (2, 16),
+        "value": (16, 16, 1, 1), "offsets": (heads * points * 2, 16, 1, 1),
+        "logits": (heads * points, 16, 1, 1), "middle": (16, 16, 3, 3), "head": (1, 16, 1, 1),
+    }  # fmt: skip
+    constants: dict[str, Any] = {
+        name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    constants |= {
+        "cutoff": rng.uniform(0.05, 0.5, 16).astype(np.float32),
+        "tokens": np.int64([1, heads, 16 // heads, height * width]),
+        "places": np.int64([1, heads, 1, points, 2, height * width]),
+        "scores": np.int64([1, heads, 1, points, height * width]),
+        "map": np.int64([1, height, width, 16]),
+        "scales": np.float32([1, 1, 2, 2]),
+    }
+
+    def tokens(name: str, shape: str, order: list[int]) -> list[Any]:
+        return [
+            node("Conv", ["f", name], [f"{name}_m"], name),
+            node("Reshape", [f"{name}_m", shape], [f"{name}_r"]),
+            node("Transpose", [f"{name}_r"], [f"{name}_t"], perm=order),
+        ]
+
+    attention = {"level_hw": [height, width], "query_hw": [height, width], "domain": domain}
+    nodes = [
+        node("Conv", ["image", "first", "first_bias"], ["a"], "first", pads=[1] * 4),
+        node("Relu", ["a"], ["b"], "relu1"),
+        node("HaarGate", ["b", "gate", "gate_bias"], ["c"], "haar", domain=domain),
+        node("Conv", ["c", "down"], ["d"], "down", strides=[2, 2], pads=[1] * 4),
+        node("Relu", ["d"], ["e"], "relu2"),
+        node("SpectralSplit", ["e", "cutoff", "split_gate", "split_bias", "gamma"], ["f"], "split",
+             domain=domain),
+        *tokens("value", "tokens", [0, 3, 1, 2]),
+        *tokens("offsets", "places", [0, 5, 1, 2, 3, 4]),
+        *tokens("logits", "scores", [0, 4, 1, 2, 3]),
+        node("MSDeformAttn", ["value_t", "offsets_t", "logits_t"], ["g"], "attention", **attention),
+        node("Reshape", ["g", "map"], ["g1"]),
+        node("Transpose", ["g1"], ["g2"], perm=[0, 3, 1, 2]),
+        node("Add", ["f", "g2"], ["h"], "add"),
+        node("Conv", ["h", "middle"], ["i"], "middle", pads=[1] * 4),
+        node("Relu", ["i"], ["j"], "relu3"),
+        node("Conv", ["j", "head"], ["k"], "head"),
+        node("Resize", ["k", "", "scales"], ["mask"], "resize", mode="linear"),
+    ]  # fmt: skip
+    image, mask = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 1, *size_hw))
+        for name in ("image", "mask")
+    )
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "fused", [image], [mask], tensors)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(domain, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.fixture(scope="session")
+def make_fused() -> Callable[..., Any]:
+    """Return `fused_graph`, for test files, which cannot import this one."""
+    return fused_graph

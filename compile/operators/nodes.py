@@ -102,9 +102,9 @@ def attention_of(node: NodeProto) -> Attention:
     Raises:
         ExportError: `level_hw` or `query_hw` is missing, or not made of heights and widths.
     """
-    levels = _sides(node, "level_hw")
-    queries = _sides(node, "query_hw")
     has_points = len(node.input) == 4
+    levels = _sides(node, "level_hw")
+    queries = _sides(node, "query_hw", optional=has_points)
     if not levels or len(queries) != (0 if has_points else 1):
         raise _error(
             node,
@@ -141,9 +141,11 @@ def _attention_body(attention: Attention, opset: int) -> FunctionProto:
     return ms_deform_attn_body(attention, opset)
 
 
-def _sides(node: NodeProto, name: str) -> list[tuple[int, int]]:
+def _sides(node: NodeProto, name: str, *, optional: bool = False) -> list[tuple[int, int]]:
     """Return an attribute of heights and widths as pairs."""
     found = [item for item in node.attribute if item.name == name]
+    if optional and not found:
+        return []
     if not found:
         raise _error(node, f"no attribute {name}; wanted [H0, W0, H1, W1, ...], px")
     values = list(found[0].ints)

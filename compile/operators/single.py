@@ -36,9 +36,8 @@ def fused_graph(
     Raises:
         ExportError: The inputs or attributes do not fit the operator.
     """
-    node = helper.make_node(
-        operator, list(arrays), [RESULT], name=operator, domain=DOMAIN, **attributes
-    )
+    given = {name: values for name, values in attributes.items() if len(values)}
+    node = helper.make_node(operator, list(arrays), [RESULT], name=operator, domain=DOMAIN, **given)
     kept = [numpy_helper.from_array(arrays[name], name) for name in arrays if name in constants]
     inputs = [
         _value(name, array.dtype, array.shape)

@@ -32,18 +32,15 @@ inline ov::Dimension side(const ov::Node& node, size_t index, size_t axis) {
 }
 
 // Shares `count` items out to the threads that OpenVINO gives this inference: `task` takes the
-// first item and the one after the last, and returns a status of the CPU kernels.
+// first item and the one after the last, and returns 0, or 1 if what it read is not finite.
 template <typename Task>
 void run_in_parallel(const ov::Node& node, int64_t count, const Task& task) {
-    std::atomic<bool> has_failed[3]{};
+    std::atomic<bool> is_finite{true};
     const int64_t most = std::max(parallel_get_max_threads(), 1);
     ov::parallel_nt(static_cast<int>(std::min(most, count)), [&](int part, int parts) {
-        has_failed[task(count * part / parts, count * (part + 1) / parts)] = true;
+        if (task(count * part / parts, count * (part + 1) / parts) != 0) is_finite = false;
     });
-    if (has_failed[2])
-        OPENVINO_THROW("\nirstd.", node.get_type_name(), " ", node.get_friendly_name(),
-                       ": there is no memory to work in");
-    if (has_failed[1])
+    if (!is_finite)
         OPENVINO_THROW("\nirstd.", node.get_type_name(), " ", node.get_friendly_name(),
                        ": an input holds NaN or infinity; wanted finite numbers");
 }

@@ -1,7 +1,6 @@
 // Multi-scale deformable attention as an operator of OpenVINO.
 #pragma once
 
-#include <numeric>
 #include <vector>
 
 #include "../openvino_operator.hpp"
@@ -28,13 +27,17 @@ public:
                               MAX_LEVELS, " levels");
         IRSTD_CHECK(this, inputs == 4 || (inputs == 3 && query_hw_.size() == 2),
                               "wanted query_hw with H and W, or reference points");
+        const auto is_side = [](int64_t side) { return side > 0 && side <= MAX_SIDE_PX; };
+        IRSTD_CHECK(this, std::all_of(level_hw_.begin(), level_hw_.end(), is_side) &&
+                              std::all_of(query_hw_.begin(), query_hw_.end(), is_side),
+                    "level_hw and query_hw must be 1 to ", MAX_SIDE_PX, " px");
         int64_t positions = 0;
         for (size_t i = 0; i < sides; i += 2) positions += level_hw_[i] * level_hw_[i + 1];
         const auto images = side(*this, 0, 0), heads = side(*this, 0, 2), d_head = side(*this, 0, 3);
         const auto points = side(*this, 2, 4);
         ov::Dimension queries = side(*this, 2, 1);
         if (inputs == 3) queries = query_hw_[0] * query_hw_[1];
-        const int64_t levels = static_cast<int64_t>(sides / 2);
+        const auto levels = static_cast<int64_t>(sides / 2);
         check_input(*this, 0, {images, positions, heads, d_head});
         check_input(*this, 1, {images, queries, heads, levels, points, 2});
         check_input(*this, 2, {images, queries, heads, levels, points});
@@ -79,6 +82,8 @@ public:
     }
 
 private:
+    static constexpr int64_t MAX_SIDE_PX = 16384;  // as in a bundle
+
     static bool has_kernel(int64_t d_head) {
         return d_head == 1 || d_head == 8 || d_head == 16 || d_head == 32;
     }
