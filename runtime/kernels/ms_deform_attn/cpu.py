@@ -1,0 +1,133 @@
+"""Multi-scale deformable attention on a CPU, arrays in and out."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irstd.errors import InputError
+from irstd.runtime.kernels.arrays import check_array, in_parallel, pointer, result_array
+from irstd.runtime.kernels.cpu_library import cpu_library
+from irstd.runtime.kernels.ms_deform_attn.shapes import Shapes, check_quantization
+
+_NOT_FINITE = "value, offsets, logits or reference points hold NaN or infinity; wanted finite ones"
+
+
+def ms_deform_attn(
+    value: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    reference_points: NDArray[np.float32] | None = None,
+    *,
+    level_hw: Sequence[int],
+    query_hw: Sequence[int] = (),
+    out: NDArray[np.float32] | None = None,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Return for every query and head the softmax-weighted sum of L * P bilinear samples.
+
+    Args:
+        value: (N, S, M, D) float32, finite: the levels one after the other, each row-major. D is
+            1, 8, 16 or 32.
+        offsets: (N, Lq, M, L, P, 2) float32, finite, (x, y) in pixels of the level. P is 1 to 8.
+        logits: (N, Lq, M, L, P) float32, finite.
+        reference_points: (N, Lq, 2) float32, finite, (x, y) in [0, 1] of the image; None with
+            `query_hw`.
+        level_hw: H0, W0, H1, W1, ... of 1 to 4 levels.
+        query_hw: Hq, Wq with Hq * Wq = Lq: queries are the pixels of a grid, row-major, and each
+            refers to its own centre. Empty with `reference_points`.
+        out: (N, Lq, M * D) float32 to write to, no part of an input; None makes a new array.
+        threads: At most this many.
+
+    Returns:
+        `out`, within 1e-5 of the definition, relative to its largest value.
+
+    Raises:
+        InputError: An array is not as above, or they do not fit together; `out` may have been
+            written to if an input is not finite.
+        UsageError: `threads` is not a positive number.
+        MissingDependency: No C++ compiler to make the library with.
+    """
+    check_array("value", value, (None,) * 4)
+    shapes = Shapes.of(value, offsets, logits, reference_points, level_hw, query_hw)
+    inputs = [a for a in (value, offsets, logits, reference_points) if a is not None]
+    out = result_array(out, shapes.out, *inputs)
+    run = cpu_library().irstd_ms_deform_attn_f32
+    shape = shapes.pack()
+
+    def items(begin: int, end: int) -> int:
+        status: int = run(
+            pointer(shape), pointer(value), pointer(offsets), pointer(logits),
+            _optional(reference_points), pointer(out),
+            ctypes.c_int64(begin), ctypes.c_int64(end),
+        )  # fmt: skip
+        return status
+
+    _run(items, shapes, threads)
+    return out
+
+
+def ms_deform_attn_u8(
+    value: NDArray[np.uint8],
+    scale: NDArray[np.float32],
+    zero: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    reference_points: NDArray[np.float32] | None = None,
+    *,
+    level_hw: Sequence[int],
+    query_hw: Sequence[int] = (),
+    out: NDArray[np.float32] | None = None,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Return `ms_deform_attn` of the values scale * (value - zero).
+
+    Args:
+        value: (N, S, M, D) uint8.
+        scale: (M,) float32, finite and positive.
+        zero: (M,) float32, whole numbers from 0 to 255.
+        offsets: As in `ms_deform_attn`, like all that follow.
+        logits: ...
+        reference_points: ...
+        level_hw: ...
+        query_hw: ...
+        out: ...
+        threads: ...
+
+    Returns:
+        `out`. Points are rounded to 1/255 px: within one scale of the definition with dequantized
+        values, usually a tenth.
+
+    Raises:
+        InputError: As in `ms_deform_attn`, or scale or zero is out of range.
+        UsageError: `threads` is not a positive number.
+        MissingDependency: No C++ compiler to make the library with.
+    """
+    check_array("value", value, (None,) * 4, np.uint8)
+    shapes = Shapes.of(value, offsets, logits, reference_points, level_hw, query_hw)
+    check_quantization(scale, zero, shapes.heads)
+    inputs = [a for a in (value, scale, zero, offsets, logits, reference_points) if a is not None]
+    out = result_array(out, shapes.out, *inputs)
+    run = cpu_library().irstd_ms_deform_attn_u8
+    shape = shapes.pack()
+
+    def items(begin: int, end: int) -> int:
+        status: int = run(
+            pointer(shape), pointer(value), pointer(scale), pointer(zero), pointer(offsets),
+            pointer(logits), _optional(reference_points), pointer(out),
+            ctypes.c_int64(begin), ctypes.c_int64(end),
+        )  # fmt: skip
+        return status
+
+    _run(items, shapes, threads)
+    return out
+
+
+def _run(items: Callable[[int, int], int], shapes: Shapes, threads: int) -> None:
+    if in_parallel(items, shapes.images * shapes.heads * shapes.queries, threads):
+        raise InputError(_NOT_FINITE)
+
+
+def _optional(array: NDArray[np.float32] | None) -> ctypes.c_void_p | None:
+    return None if array is None else pointer(array)

@@ -1,0 +1,177 @@
+// Phase one of deformable attention on a CPU: a tile of queries of one head as lanes. Offsets and
+// logits are transposed; softmax, locations and weights are then arithmetic on vectors of queries.
+//
+// No include guard: compiled once for each generation of processors, in the namespace IRSTD_ISA.
+
+namespace irstd::ms_deform_attn::IRSTD_ISA {
+
+constexpr int TILE = 16;  // queries; lanes beyond the last one repeat it
+
+struct alignas(64) Inputs {
+    float offset[2 * MOST_POINTS][TILE];  // x, y of the first point, x, y of the second, ...
+    float logit[MOST_POINTS][TILE];       // after the softmax: attention
+    float x_px[MAX_LEVELS][TILE], y_px[MAX_LEVELS][TILE];  // what the offsets count from
+};
+
+// What the gather needs of every point of every query: where its upper left tap is and weights.
+struct alignas(64) FloatPoints {
+    int32_t position[MOST_POINTS][TILE];
+    float w00[MOST_POINTS][TILE], w01[MOST_POINTS][TILE];
+    float w10[MOST_POINTS][TILE], w11[MOST_POINTS][TILE];
+
+    void set(int k, int lane, float attention, float dx, float dy) {
+        const Taps w = taps(attention, dx, dy);
+        w00[k][lane] = w.w00, w01[k][lane] = w.w01, w10[k][lane] = w.w10, w11[k][lane] = w.w11;
+    }
+};
+
+// Weights as the byte products want them: those of two neighbours in the bytes of a word, attention
+// in 1/32768, each twice in 32 bits, because these are broadcast in one instruction.
+struct alignas(64) BytePoints {
+    int32_t position[MOST_POINTS][TILE];
+    int32_t above[MOST_POINTS][TILE], below[MOST_POINTS][TILE], attention[MOST_POINTS][TILE];
+
+    void set(int k, int lane, float share, float dx, float dy) {
+        // None of the four is negative: w00 is (255 - x) (255 - y) / 255, rounded the same way.
+        const int x = static_cast<int>(dx * 255.0f + 0.5f), y = static_cast<int>(dy * 255.0f + 0.5f);
+        const int w11 = static_cast<int>(static_cast<float>(x * y) * (1.0f / 255.0f) + 0.5f);
+        const int w01 = x - w11, w10 = y - w11, w00 = 255 - x - w10;
+        above[k][lane] = twice(w00 | w01 << 8);
+        below[k][lane] = twice(w10 | w11 << 8);
+        attention[k][lane] = twice(static_cast<int>(share * 32767.0f + 0.5f));
+    }
+    static int32_t twice(int half) {
+        return static_cast<int32_t>(static_cast<uint32_t>(half) * 0x10001u);
+    }
+};
+
+// Rows of `columns` numbers, a query each, to columns of TILE.
+inline void transpose(const float* rows, size_t stride, int columns, int count, float* out) {
+    int column = 0;
+#if IRSTD_VECTOR_BYTES >= 32
+    if (count == TILE)
+        for (; column + 4 <= columns; column += 4)
+            for (int lane = 0; lane < TILE; lane += 8) {
+                const float* in = rows + lane * stride + column;
+                __m256 row[4];
+                for (int i = 0; i < 4; ++i)
+                    row[i] = _mm256_insertf128_ps(
+                        _mm256_castps128_ps256(_mm_loadu_ps(in + i * stride)),
+                        _mm_loadu_ps(in + (i + 4) * stride), 1);
+                const __m256 a = _mm256_unpacklo_ps(row[0], row[1]);
+                const __m256 b = _mm256_unpacklo_ps(row[2], row[3]);
+                const __m256 c = _mm256_unpackhi_ps(row[0], row[1]);
+                const __m256 d = _mm256_unpackhi_ps(row[2], row[3]);
+                float* to = out + column * TILE + lane;
+                _mm256_store_ps(to, _mm256_shuffle_ps(a, b, 0x44));
+                _mm256_store_ps(to + TILE, _mm256_shuffle_ps(a, b, 0xee));
+                _mm256_store_ps(to + 2 * TILE, _mm256_shuffle_ps(c, d, 0x44));
+                _mm256_store_ps(to + 3 * TILE, _mm256_shuffle_ps(c, d, 0xee));
+            }
+#endif
+    for (; column < columns; ++column)
+        for (int lane = 0; lane < TILE; ++lane)
+            out[column * TILE + lane] = rows[(lane < count ? lane : count - 1) * stride + column];
+}
+
+// The logits of `points` points become attention. Returns zeros, or NaN where one is not finite.
+inline float softmax(float (*logit)[TILE], int points) {
+    float most[TILE], sum[TILE], trace[TILE];
+    for (int lane = 0; lane < TILE; ++lane)
+        most[lane] = logit[0][lane], sum[lane] = 0.0f, trace[lane] = 0.0f * logit[0][lane];
+    for (int k = 1; k < points; ++k)
+        for (int lane = 0; lane < TILE; ++lane) {
+            most[lane] = most[lane] > logit[k][lane] ? most[lane] : logit[k][lane];
+            trace[lane] += 0.0f * logit[k][lane];
+        }
+    for (int k = 0; k < points; ++k)
+        for (int lane = 0; lane < TILE; ++lane) {
+            const float power = exponential(logit[k][lane] - most[lane]);
+            logit[k][lane] = power, sum[lane] += power;
+        }
+    for (int lane = 0; lane < TILE; ++lane) sum[lane] = 1.0f / sum[lane];
+    for (int k = 0; k < points; ++k)
+        for (int lane = 0; lane < TILE; ++lane) logit[k][lane] *= sum[lane];
+    float total = 0.0f;
+    for (int lane = 0; lane < TILE; ++lane) total += trace[lane];
+    return total;
+}
+
+// Inputs to points. `element` is how many numbers of the map a position has.
+template <class Points>
+inline bool set_up(Inputs& in, const MapLevels& levels, int element, Points& points) {
+    const float finite = softmax(in.logit, levels.count * levels.points);
+    float trace[TILE] = {};
+    for (int l = 0; l < levels.count; ++l) {
+        const MapLevel& level = levels.level[l];
+        const float width = static_cast<float>(level.width), height = static_cast<float>(level.height);
+        const float stride = static_cast<float>(level.stride);
+        const int origin = levels.origin(l);
+        for (int k = l * levels.points; k < (l + 1) * levels.points; ++k)
+            for (int lane = 0; lane < TILE; ++lane) {
+                const float x_px = in.x_px[l][lane] + in.offset[2 * k][lane];
+                const float y_px = in.y_px[l][lane] + in.offset[2 * k + 1][lane];
+                trace[lane] += 0.0f * x_px + 0.0f * y_px;
+                const Corner c = corner(x_px, y_px, width, height);
+                points.position[k][lane] =
+                    (origin + static_cast<int>(c.y * stride + c.x)) * element;
+                points.set(k, lane, in.logit[k][lane], c.dx, c.dy);
+            }
+    }
+    float total = finite;
+    for (int lane = 0; lane < TILE; ++lane) total += trace[lane];
+    return total == 0.0f;
+}
+
+// Where queries lie on each level: their own pixel of a grid, or their reference point.
+class Queries {
+public:
+    Queries(const Core& core, const MapLevels& levels, int image, int first)
+        : levels_(levels), shape_(core.shape) {
+        if (core.reference_points)
+            reference_ = core.reference_points +
+                         (static_cast<size_t>(image) * shape_.queries + first) * 2;
+        else
+            x_ = first % shape_.query_hw[1], y_ = first / shape_.query_hw[1];
+    }
+
+    // The next `count` queries.
+    void next(int count, Inputs& in) {
+        if (reference_)
+            next_references(count, in);
+        else
+            next_pixels(in, count);
+    }
+
+private:
+    void next_references(int count, Inputs& in) {
+        for (int l = 0; l < levels_.count; ++l)
+            for (int lane = 0; lane < TILE; ++lane) {
+                const float* reference = reference_ + 2 * (lane < count ? lane : count - 1);
+                in.x_px[l][lane] = reference_px(reference[0], levels_.level[l].width);
+                in.y_px[l][lane] = reference_px(reference[1], levels_.level[l].height);
+            }
+        reference_ += 2 * count;
+    }
+
+    void next_pixels(Inputs& in, int count) {
+        const int width = shape_.query_hw[1], height = shape_.query_hw[0];
+        int x[TILE], y[TILE];
+        for (int lane = 0; lane < TILE; ++lane) {
+            x[lane] = x_, y[lane] = y_;
+            if (lane < count && ++x_ == width) x_ = 0, ++y_;
+        }
+        for (int l = 0; l < levels_.count; ++l)
+            for (int lane = 0; lane < TILE; ++lane) {
+                in.x_px[l][lane] = own_centre_px(x[lane], width, levels_.level[l].width);
+                in.y_px[l][lane] = own_centre_px(y[lane], height, levels_.level[l].height);
+            }
+    }
+
+    const MapLevels& levels_;
+    const Shape& shape_;
+    const float* reference_ = nullptr;
+    int x_ = 0, y_ = 0;
+};
+
+}  // namespace irstd::ms_deform_attn::IRSTD_ISA

@@ -1,0 +1,27 @@
+// The versions of the CPU form: one for each generation of x86, in a source file of its own, and one
+// for any processor. The best is chosen when the library is loaded.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "ms_deform_attn_map.hpp"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(IRSTD_PLAIN)
+#define IRSTD_HAS_VERSIONS
+#endif
+
+namespace irstd::ms_deform_attn {
+
+#define IRSTD_VERSION(isa)                                                                        \
+    namespace isa {                                                                               \
+    bool attend(const Core& core, const MapLevels& levels, void* workspace, int64_t begin,        \
+                int64_t end);                                                                     \
+    }
+IRSTD_VERSION(plain)
+IRSTD_VERSION(avx2)
+IRSTD_VERSION(avx512)
+#undef IRSTD_VERSION
+
+}  // namespace irstd::ms_deform_attn
