@@ -102,7 +102,7 @@ def rename_value(model: ModelProto, old: str, new: str) -> None:
         for index, name in enumerate(node.output):
             if name == old:
                 node.output[index] = new
-    for value in (*model.graph.input, *model.graph.output):
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         if value.name == old:
             value.name = new
     for value in list(model.graph.value_info):
