@@ -41,6 +41,26 @@ def check_array(
         )
 
 
+def check_range(name: str, array: NDArray[np.floating], most_half: float) -> None:
+    """Check the numbers that a kernel on a GPU trusts.
+
+    Args:
+        name: What the message calls it.
+        array: Floats.
+        most_half: The largest number, without its sign, that the kernel takes in float16.
+
+    Raises:
+        InputError: One is NaN or infinite, or float16 and larger.
+    """
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: holds NaN or infinity; wanted finite numbers")
+    if array.dtype == np.float16 and (most := float(np.abs(array).max())) > most_half:
+        raise InputError(
+            f"{name}: holds {most:.0f} in float16; wanted at most {most_half:.0f}: scale it, or use "
+            "float32"
+        )
+
+
 def result_array(
     out: NDArray[np.float32] | None, shape: Sequence[int], *inputs: NDArray[np.generic]
 ) -> NDArray[np.float32]:

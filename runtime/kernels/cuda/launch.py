@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irstd.errors import UsageError
+from irstd.errors import InputError, UsageError
 
 POINTER_BYTES = 8
+VECTOR_BYTES = 16  # what kernels load at once
 
 
 class Launch(ctypes.Structure):
@@ -58,3 +59,23 @@ def pack_arguments(arguments: Sequence[object]) -> bytes:
             )
         packed += bytes(-len(packed) % alignment) + data
     return bytes(packed)
+
+
+def check_alignment(name: str, array: object) -> None:
+    """Check that an array on the device may be read in vectors.
+
+    Args:
+        name: What the message calls it.
+        array: With `__cuda_array_interface__`.
+
+    Raises:
+        InputError: It is no such array, or does not start at a multiple of VECTOR_BYTES.
+    """
+    interface = getattr(array, "__cuda_array_interface__", None)
+    if interface is None:
+        raise InputError(f"{name}: got {type(array).__name__}; wanted an array on the device")
+    if past := interface["data"][0] % VECTOR_BYTES:
+        raise InputError(
+            f"{name}: starts {past} bytes past a multiple of {VECTOR_BYTES}; copy it into memory of "
+            "its own"
+        )
