@@ -55,7 +55,8 @@ public:
 
     bool visit_attributes(ov::AttributeVisitor& visitor) override {
         visitor.on_attribute("level_hw", level_hw_);
-        visitor.on_attribute("query_hw", query_hw_);
+        // With reference points it is empty or absent, which the ONNX reader takes for an error.
+        if (get_input_size() < 4) visitor.on_attribute("query_hw", query_hw_);
         return true;
     }
 
