@@ -99,12 +99,26 @@ def _maps(default: Case) -> Iterator[Case]:
     yield default
     _, c, h, w = default.size
     for size in [
-        (2, c, h, w), (1, 1, h, w), (1, 3, h, w), (1, 64, h, w), (1, c, 1, w), (1, c, h, 1),
-        (1, c, 1, 1), (1, c, 64, w), (1, c, h, 64), (1, c, 61, w), (1, c, h, 61), (1, c, 2, 2),
-    ]:  # fmt: skip
+        (2, c, h, w),
+        *((1, channels, h, w) for channels in (1, 3, 64)),
+        *_SIDES[default.op],
+    ]:
         yield replace(default, label=" x ".join(map(str, size)), size=size)
     yield replace(default, label="constant", content="constant")
     yield replace(default, label="huge", content="huge")
+
+
+# The spectral split on a GPU takes sides that are powers of two from 32 to 512 px.
+_SIDES: dict[str, list[tuple[int, int, int, int]]] = {
+    "haar_gate": [
+        (1, 24, 1, 40), (1, 24, 33, 1), (1, 24, 1, 1), (1, 24, 2, 2), (1, 24, 64, 40),
+        (1, 24, 33, 64), (1, 24, 61, 40), (1, 24, 33, 61), (1, 4, 200, 300),
+    ],
+    "spectral_split": [
+        (1, 8, 64, 32), (1, 8, 32, 64), (1, 8, 128, 128), (1, 8, 512, 32), (1, 8, 32, 512),
+        (1, 2, 256, 128), (1, 2, 128, 256), (1, 1, 512, 512),
+    ],
+}  # fmt: skip
 
 
 def _attention(default: Case) -> Iterator[Case]:

@@ -12,10 +12,12 @@ time to read all inputs and write all results once. Writes one JSON into --out a
 import argparse
 import datetime
 import json
+import logging
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +46,8 @@ SCHEMA_VERSION = 1
 COPY_BYTES = 256 << 20
 SEED = 0
 
+_log = logging.getLogger(__name__)
+
 
 class Machine(Gpu, Protocol):
     """A GPU with our kernels; gpu_machine.py has the real one."""
@@ -55,7 +59,7 @@ class Machine(Gpu, Protocol):
         ...
 
     def prepare(self, op: str) -> Report:
-        """Compile and load an operator; return what was compiled and which image was taken."""
+        """Compile and load an operator; return which compiled form the device takes."""
         ...
 
     def candidate(self, case: Case, arrays: Mapping[str, Array]) -> Candidate:
@@ -77,12 +81,8 @@ class Peers(Protocol):
         ...
 
 
-def check_all(machine: Machine, cases: Sequence[Case]) -> list[Check]:
-    """Compare our kernels with the definition."""
-    return [_check(machine, case) for case in cases]
-
-
-def _check(machine: Machine, case: Case) -> Check:
+def check_case(machine: Machine, case: Case) -> Check:
+    """Compare our kernel with the definition."""
     arrays = make_inputs(case, np.random.default_rng(SEED))
     candidate = machine.candidate(case, arrays)
     candidate.run()
@@ -126,16 +126,17 @@ def run_suite(
     *,
     checks: Sequence[Case],
     timed: Sequence[Case],
-    rounds: int,
+    rounds: int = ROUNDS,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Build, check and time; return the body of the report."""
     built = {}
-    for op in OPERATORS:
-        say(f"compiling {op}")
+    outcome = []
+    for op in dict.fromkeys(case.op for case in [*checks, *timed]):
         built[op] = machine.prepare(op)
-    say(f"checking {len(checks)} cases")
-    outcome = check_all(machine, checks)
+    for case in checks:
+        say(f"checking {case.name}")
+        outcome.append(check_case(machine, case))
     body: Report = {
         "device": machine.facts(),
         "built": built,
@@ -158,6 +159,45 @@ def run_suite(
     body["results"] = [row for one in measured for row in rows(one)]
     body["roofline"] = [roofline(one, copy_gb_s) for one in measured]
     return body
+
+
+def kernels_report(
+    op: str | None, threads: int, between: Callable[[float], None] = lambda _: None
+) -> Report:
+    """Return the fields of `irstd-bench kernels --device cuda` (interface.md), and the checks.
+
+    Args:
+        op: One operator; None for all.
+        threads: Without effect.
+        between: Told how much is done, in percent.
+
+    Raises:
+        UsageError: The operator has no form on a GPU.
+        MissingDependency: No compiler, or no package that reaches the driver.
+        DeviceError: No GPU.
+    """
+    del threads
+    if op not in (None, *OPERATORS):
+        raise UsageError(f"--op {op}: not on a GPU; wanted one of {', '.join(OPERATORS)}")
+    from irstd.benchmarks.kernels.gpu_machine import CudaMachine
+
+    between(0)
+    machine = CudaMachine()
+    checks, timed = (
+        [case for case in cases if op in (None, case.op)]
+        for cases in (check_cases(), timed_cases())
+    )
+    done = iter(range(1, len(checks) + len(timed) + 1))
+    return run_suite(
+        machine,
+        _torch_peers(machine, None),
+        checks=checks,
+        timed=timed,
+        say=lambda _: between(100 * next(done) / (len(checks) + len(timed))),
+    )
+
+
+kernels_text = table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,15 +230,9 @@ def _main(options: argparse.Namespace, words: Sequence[str]) -> int:
     name = re.sub(r"[^a-z0-9]+", "-", machine.facts()["name"].lower()).strip("-")
     path = to_path(options.out) / f"gpu-{name}.json"
     check_writable(path)
-    peers = None
-    if not options.checks_only:
-        try:
-            peers = TorchPeers(machine.stream, options.original_source)
-        except MissingDependency as error:
-            print(f"no peers: {error}", file=sys.stderr)
     body = run_suite(
         machine,
-        peers,
+        None if options.checks_only else _torch_peers(machine, options.original_source),
         checks=list(check_cases()),
         timed=[] if options.checks_only else list(timed_cases()),
         rounds=options.rounds,
@@ -211,6 +245,14 @@ def _main(options: argparse.Namespace, words: Sequence[str]) -> int:
     print(table(body))
     found = any(said != "clean" for said in body.get("sanitizer", {}).values())
     return ParityFailed.exit_code if body["failed"] or found else 0
+
+
+def _torch_peers(machine: Machine, original_source: Path | None) -> TorchPeers | None:
+    try:
+        return TorchPeers(machine.stream, original_source)
+    except MissingDependency as error:
+        _log.warning("no peers: %s", error)
+        return None
 
 
 def _json(body: Report, words: Sequence[str]) -> str:
