@@ -10,7 +10,7 @@ import pytest
 
 import irstd
 from irstd.bundle import read_bundle
-from irstd.compile import NETWORKS, TARGETS, build_bundle, measure
+from irstd.compile import NETWORKS, TARGETS, build_bundle, command, measure
 from irstd.compile.builders import cpu
 from irstd.compile.shipped import read_shipped
 from irstd.errors import (
@@ -327,3 +327,41 @@ def test_shipped_acm_to_int8_detections(tmp_path):
         assert detector(scene.frame).score.shape[0] >= 0
         assert detector.manifest.network == "acm"
     shutil.rmtree(tmp_path / "cache")
+
+
+def test_fused_operators_are_in_the_bundle_and_told(
+    make_fused, build, tmp_path, capsys, monkeypatch
+):
+    """Kernels in OpenVINO and the bodies in ONNX Runtime, one file; the plain graph beside it."""
+    pytest.importorskip("openvino")
+    source = tmp_path / "fused.onnx"
+    onnx.save(make_fused(), source)
+    result = build(source=source, output="logits")
+    bundle = read_bundle(result.path)
+    operators = {"haar": "HaarGate", "split": "SpectralSplit", "attention": "MSDeformAttn"}
+    assert result.report["kernels"] == operators
+    assert result.report["written_out"] == {}
+    domains = {
+        name: {node.domain for node in graph_of(bundle, name).graph.node}
+        for name in ("model.onnx", "model.fp32.onnx")
+    }
+    assert domains == {"model.onnx": {""}, "model.fp32.onnx": {"", "irstd"}}
+    assert {engine.session for engine in result.manifest.engines if engine.passed} == {
+        "openvino",
+        "onnxruntime",
+    }
+    assert command.main(["inspect", str(result.path)]) == 0
+    told = "fused kernels: 1 HaarGate, 1 SpectralSplit, 1 MSDeformAttn"
+    assert told in capsys.readouterr().out
+    monkeypatch.setenv("CXX", "no-compiler-of-this-name")
+    plain = build("plain.irstd", source=source, output="logits")
+    assert plain.report["kernels"] == {}
+    assert {engine.session for engine in plain.manifest.engines if engine.passed} == {
+        "openvino",
+        "onnxruntime",
+    }
+    assert command.main(["inspect", str(plain.path)]) == 0
+    told = (
+        "3 fused operators run as standard ones: their CPU kernels cannot be compiled here: no C++"
+    )
+    assert told in capsys.readouterr().out
