@@ -3,11 +3,10 @@
 // all heads' it would not.
 //
 // No include guard: compiled once for each generation of processors, in the namespace IRSTD_ISA.
-#include "ms_deform_attn_pack.hpp"
-
 #include "ms_deform_attn_tile.hpp"
-
+//
 #include "ms_deform_attn_gather.hpp"
+#include "ms_deform_attn_pack.hpp"
 
 namespace irstd::ms_deform_attn::IRSTD_ISA {
 

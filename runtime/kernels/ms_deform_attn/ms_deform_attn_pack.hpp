@@ -13,22 +13,21 @@ struct FloatPack {
     static constexpr int SIZE = D;  // elements of a position
 
     size_t stride;  // numbers from a value to the next
-    float trace[D] = {};
+    int32_t most[D] = {};  // bits of the largest of each channel
 
     void border(float* map, int positions) { std::fill_n(map, positions * SIZE, 0.0f); }
 
     void row(const float* in, int width, float* map) {
         for (int x = 0; x < width; ++x, in += stride, map += SIZE) {
             for (int c = 0; c < D; c += 16) __builtin_prefetch(in + VALUES_AHEAD * stride + c, 0, 2);
-            for (int c = 0; c < D; ++c) map[c] = in[c], trace[c] += 0.0f * in[c];
+            for (int c = 0; c < D; ++c) {
+                const int32_t size = size_bits(in[c]);
+                map[c] = in[c], most[c] = most[c] > size ? most[c] : size;
+            }
         }
     }
 
-    bool is_finite() const {
-        float total = 0.0f;
-        for (int c = 0; c < D; ++c) total += trace[c];
-        return total == 0.0f;
-    }
+    bool is_finite() const { return *std::max_element(most, most + D) < INFINITY_BITS; }
 };
 
 template <int D>

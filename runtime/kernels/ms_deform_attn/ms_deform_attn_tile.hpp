@@ -13,6 +13,15 @@ struct alignas(64) Inputs {
     float x_px[MAX_LEVELS][TILE], y_px[MAX_LEVELS][TILE];  // what the offsets count from
 };
 
+constexpr int32_t INFINITY_BITS = 0x7f800000;
+
+// Larger for larger numbers, INFINITY_BITS for infinity, still larger for NaN.
+inline int32_t size_bits(float number) {
+    int32_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
 // What the gather needs of every point of every query: where its upper left tap is and weights.
 struct alignas(64) FloatPoints {
     int32_t position[MOST_POINTS][TILE];
@@ -74,16 +83,23 @@ inline void transpose(const float* rows, size_t stride, int columns, int count, 
             out[column * TILE + lane] = rows[(lane < count ? lane : count - 1) * stride + column];
 }
 
-// The logits of `points` points become attention. Returns zeros, or NaN where one is not finite.
-inline float softmax(float (*logit)[TILE], int points) {
-    float most[TILE], sum[TILE], trace[TILE];
-    for (int lane = 0; lane < TILE; ++lane)
-        most[lane] = logit[0][lane], sum[lane] = 0.0f, trace[lane] = 0.0f * logit[0][lane];
-    for (int k = 1; k < points; ++k)
+// Whether all numbers are finite, from their exponents: g++ 12 takes 0 * x for 0 in vectors.
+inline bool are_finite(const float (*numbers)[TILE], int count) {
+    int32_t most[TILE] = {};
+    for (int k = 0; k < count; ++k)
         for (int lane = 0; lane < TILE; ++lane) {
-            most[lane] = most[lane] > logit[k][lane] ? most[lane] : logit[k][lane];
-            trace[lane] += 0.0f * logit[k][lane];
+            const int32_t size = size_bits(numbers[k][lane]);
+            most[lane] = most[lane] > size ? most[lane] : size;
         }
+    return *std::max_element(most, most + TILE) < INFINITY_BITS;
+}
+
+inline void softmax(float (*logit)[TILE], int points) {
+    float most[TILE], sum[TILE];
+    for (int lane = 0; lane < TILE; ++lane) most[lane] = logit[0][lane], sum[lane] = 0.0f;
+    for (int k = 1; k < points; ++k)
+        for (int lane = 0; lane < TILE; ++lane)
+            most[lane] = most[lane] > logit[k][lane] ? most[lane] : logit[k][lane];
     for (int k = 0; k < points; ++k)
         for (int lane = 0; lane < TILE; ++lane) {
             const float power = exponential(logit[k][lane] - most[lane]);
@@ -92,16 +108,16 @@ inline float softmax(float (*logit)[TILE], int points) {
     for (int lane = 0; lane < TILE; ++lane) sum[lane] = 1.0f / sum[lane];
     for (int k = 0; k < points; ++k)
         for (int lane = 0; lane < TILE; ++lane) logit[k][lane] *= sum[lane];
-    float total = 0.0f;
-    for (int lane = 0; lane < TILE; ++lane) total += trace[lane];
-    return total;
 }
 
-// Inputs to points. `element` is how many numbers of the map a position has.
+// Inputs to points. `element` is how many numbers of the map a position has. Returns whether the
+// inputs are finite.
 template <class Points>
 inline bool set_up(Inputs& in, const MapLevels& levels, int element, Points& points) {
-    const float finite = softmax(in.logit, levels.count * levels.points);
-    float trace[TILE] = {};
+    const int count = levels.count * levels.points;
+    const bool is_finite = are_finite(in.offset, 2 * count) && are_finite(in.logit, count) &&
+                           are_finite(in.x_px, levels.count) && are_finite(in.y_px, levels.count);
+    softmax(in.logit, count);
     for (int l = 0; l < levels.count; ++l) {
         const MapLevel& level = levels.level[l];
         const float width = static_cast<float>(level.width), height = static_cast<float>(level.height);
@@ -109,18 +125,14 @@ inline bool set_up(Inputs& in, const MapLevels& levels, int element, Points& poi
         const int origin = levels.origin(l);
         for (int k = l * levels.points; k < (l + 1) * levels.points; ++k)
             for (int lane = 0; lane < TILE; ++lane) {
-                const float x_px = in.x_px[l][lane] + in.offset[2 * k][lane];
-                const float y_px = in.y_px[l][lane] + in.offset[2 * k + 1][lane];
-                trace[lane] += 0.0f * x_px + 0.0f * y_px;
-                const Corner c = corner(x_px, y_px, width, height);
+                const Corner c = corner(in.x_px[l][lane] + in.offset[2 * k][lane],
+                                        in.y_px[l][lane] + in.offset[2 * k + 1][lane], width, height);
                 points.position[k][lane] =
                     (origin + static_cast<int>(c.y * stride + c.x)) * element;
                 points.set(k, lane, in.logit[k][lane], c.dx, c.dy);
             }
     }
-    float total = finite;
-    for (int lane = 0; lane < TILE; ++lane) total += trace[lane];
-    return total == 0.0f;
+    return is_finite;
 }
 
 // Where queries lie on each level: their own pixel of a grid, or their reference point.
