@@ -24,6 +24,7 @@ inline __attribute__((always_inline)) void correlate_at(const float* map, size_t
     for (int y = 0; y < ROWS + KERNEL_PX - 1; ++y) {
 #pragma GCC unroll 8
         for (int dx = 0; dx < KERNEL_PX; ++dx) {
+            __asm__ volatile("" ::: "memory");  // or GCC loads so far ahead that it runs out of registers
             T pixels[Count];
             for (int k = 0; k < Count; ++k) load(map + y * map_stride + i + dx + k * STEP, pixels[k]);
 #pragma GCC unroll 4
