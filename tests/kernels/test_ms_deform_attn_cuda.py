@@ -11,8 +11,10 @@ from irstd.runtime.kernels.ms_deform_attn.shapes import Shapes
 
 # Largest difference from the definition, relative to its largest value. float32: a few roundings.
 # Half: 11 bits of every product, and the values of a level are summed in half. u8: the result is
-# half; weights have 16 bits.
+# half; weights have 16 bits, and the zero point does not share their rounding: besides, a part of
+# the largest scale.
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "u8": 1e-3}
+PART_OF_SCALE = 0.05
 NUMBERS = tuple(TOLERANCE)
 
 
@@ -25,7 +27,7 @@ class Case:
     d_head: int = 32
     points: int = 4
     level_hw: tuple[int, ...] = (6, 8, 3, 4, 2, 2)
-    query_hw: tuple[int, int] = (3, 4)
+    query_hw: tuple[int, int] = (2, 3)
     has_reference_points: bool = False
     offset_px: float = 2.0
     logit: float = 1.0
@@ -37,14 +39,16 @@ class Case:
 
 
 def make_arrays(rng, case, number):
-    """Return value, offsets, logits, reference points, scale and zero (the last three may be None)."""
+    """Return value, offsets, logits, and reference points, scale and zero or None for them."""
     queries = case.query_hw[0] * case.query_hw[1]
     positions = sum(h * w for h, w in zip(case.level_hw[::2], case.level_hw[1::2], strict=True))
     shape = (case.images, queries, case.heads, case.levels, case.points)
     dtype = np.float32 if number == "f32" else np.float16
     offsets = (case.offset_px * rng.standard_normal((*shape, 2))).astype(dtype)
     logits = (case.logit * rng.standard_normal(shape)).astype(dtype)
-    points = rng.random((case.images, queries, 2), np.float32) if case.has_reference_points else None
+    points = (
+        rng.random((case.images, queries, 2), np.float32) if case.has_reference_points else None
+    )
     value_shape = (case.images, positions, case.heads, case.d_head)
     if number != "u8":
         return rng.standard_normal(value_shape).astype(dtype), offsets, logits, points, None, None
@@ -81,8 +85,10 @@ def assert_agrees(device, case, number, arrays):
     result, wanted = run(device, case, *arrays), define(case, *arrays)
     assert result.dtype == arrays[1].dtype
     assert result.shape == wanted.shape
-    error = np.abs(result.astype(np.float64) - wanted).max()
-    assert error <= TOLERANCE[number] * np.abs(wanted).max()
+    scale = arrays[4]
+    allowed = TOLERANCE[number] * np.abs(wanted).max()
+    allowed += 0 if scale is None else PART_OF_SCALE * scale.max()
+    assert np.abs(result.astype(np.float64) - wanted).max() <= allowed
 
 
 SWEEP = [
@@ -136,41 +142,37 @@ def test_points_far_outside_add_nothing(host_device, rng, number, d_head, points
     value, offsets, *rest = make_arrays(rng, case, number)
     offsets = np.where(rng.random(offsets.shape) < 0.5, -60000.0, 60000.0).astype(offsets.dtype)
     result = run(host_device(), case, value, offsets, *rest)
-    # Zero as the head's scale can tell it from one step: bytes are summed, not subtracted first.
-    most = 0 if number != "u8" else 1e-3 * 255 * rest[2].max()
+    most = 0 if number != "u8" else PART_OF_SCALE * rest[2].max()
     assert np.abs(result).max() <= most
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_constant_map_stays_constant_inside(host_device, rng, number):
     """Weights add up to one."""
-    case = Case(level_hw=(9, 9, 9, 9, 9, 9), query_hw=(9, 9), offset_px=0.5)
+    case = Case(level_hw=(9, 9, 9, 9, 9, 9), query_hw=(3, 3), offset_px=0.5)
     value, offsets, logits, points, scale, zero = make_arrays(rng, case, number)
     value[:] = 200
     if zero is not None:
         zero[:] = 0
-    result = run(host_device(), case, value, offsets, logits, points, scale, zero)
-    wanted = np.repeat(200 * (1 if scale is None else scale), 256 if scale is None else 32)
-    inside = result.reshape(9, 9, -1)[3:6, 3:6]
-    np.testing.assert_allclose(inside, np.broadcast_to(wanted, inside.shape), rtol=2e-3)
+    centre = run(host_device(), case, value, offsets, logits, points, scale, zero)[0, 4]
+    wanted = 200 * (np.ones(case.heads) if scale is None else scale)
+    np.testing.assert_allclose(centre.reshape(8, 32), np.tile(wanted[:, None], 32), rtol=2e-3)
 
 
 def test_half_offsets_are_added_in_float32(host_device, rng):
     """At 400 px half has steps of a quarter of a pixel."""
-    case = Case(heads=1, d_head=8, points=4, level_hw=(1, 500, 1, 500), query_hw=(1, 500))
+    case = Case(heads=1, d_head=8, level_hw=(1, 500, 1, 500), query_hw=(1, 500))
     value, offsets, *rest = make_arrays(rng, case, "f16")
-    value[:] = np.arange(500).repeat(2).reshape(2, 500, order="F").reshape(1, 1000, 1, 1) / 500
+    value[:] = (np.arange(1000) % 500 % 8).reshape(1, 1000, 1, 1)
     offsets[..., 0], offsets[..., 1] = 0.375, 0
-    result = run(host_device(), case, value, offsets, *rest)[0, 400:490, 0].astype(np.float64)
-    np.testing.assert_allclose(500 * result, np.arange(400, 490) + 0.375, atol=0.25)
-    assert np.diff(result).min() > 0
+    result = run(host_device(), case, value, offsets, *rest)[0, 400:496].reshape(-1, 8, 8)
+    wanted = np.arange(7) + 0.375  # the saw's last tooth falls to the next first
+    np.testing.assert_allclose(result[:, :7, 0], np.tile(wanted, (12, 1)), atol=7 * 2e-3)
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-def test_no_race(host_device, rng, number):
-    case = Case(query_hw=(2, 3))
-    arrays = make_arrays(rng, case, number)
-    assert_agrees(host_device("thread"), case, number, arrays)
+def test_no_race(host_device, rng):
+    case = Case()
+    assert_agrees(host_device("thread"), case, "f16", make_arrays(rng, case, "f16"))
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -183,9 +185,7 @@ def test_nan_and_infinite_offsets_stay_inside_the_arrays(host_device, rng, numbe
     offsets.flat[2::7] = -np.inf
     device = host_device()
     kind = cuda.Number[number.upper()]
-    shapes = Shapes.of(
-        value, offsets, logits, None, case.level_hw, case.query_hw, kind.query_dtype
-    )
+    shapes = Shapes.of(value, offsets, logits, None, case.level_hw, case.query_hw, kind.query_dtype)
     attend = cuda.MsDeformAttn(device, shapes, kind, has_reference_points=False)
     out = device.empty(shapes.out, kind.query_dtype)
     of_u8 = {} if scale is None else {"scale": device.array(scale), "zero": device.array(zero)}

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from irstd.errors import InputError
 from irstd.runtime.kernels.arrays import check_array, pointer
 from irstd.runtime.kernels.cpu_library import cpu_library
-from irstd.runtime.kernels.cuda.driver import Device, DeviceArray
+from irstd.runtime.kernels.cuda.driver import Device
 from irstd.runtime.kernels.cuda.launch import Launch
-from irstd.runtime.kernels.ms_deform_attn.shapes import Shapes
+from irstd.runtime.kernels.ms_deform_attn.shapes import Shapes, check_quantization
 
 OP = "ms_deform_attn"
 ALIGNMENT_BYTES = 16
@@ -242,12 +242,16 @@ def _call(
     has_reference_points = reference_points is not None
     attend = MsDeformAttn(device, shapes, number, has_reference_points=has_reference_points)
     out = device.empty(shapes.out, dtype)
-    on_device = [device.array(array) for array in named.values()]
     scale, zero = [device.array(array) for array in quantization] or (None, None)
     attend(
-        *on_device, out, scale=scale, zero=zero,
+        device.array(value),
+        device.array(offsets),
+        device.array(logits),
+        out,
         reference_points=None if reference_points is None else device.array(reference_points),
-    )  # fmt: skip
+        scale=scale,
+        zero=zero,
+    )
     return out.numpy()
 
 

@@ -2,7 +2,8 @@
 // numbers that a launch passes to the kernels.
 //
 // The gather reads records, [N][M][records of a head][record] and a tail: a head's levels one after
-// the other, each with a border of zeros as PaddedLevel describes it, so that no tap needs a test.
+// the other, each with a border of zeros as PaddedLevel describes it, so that no tap needs a test, and
+// one record of the border.
 // What the record of (x, y) holds:
 //
 //   f16, f32, D >= 8   [D]        the value

@@ -53,6 +53,7 @@ inline PadGeometry make_pad_geometry(const Shape& shape) {
         geometry.records += padded_positions(level);
         geometry.tail = padded_tail(level);
     }
+    ++geometry.records;  // a point right of and below the last level: the next head has another zero
     return geometry;
 }
 

@@ -41,7 +41,9 @@ class Shapes:
         query_hw: Sequence[int],
         dtype: type[np.floating] = np.float32,
     ) -> "Shapes":
-        """Check arrays against each other; `value` is (N, S, M, D) already, `dtype` that of queries.
+        """Check arrays against each other; `value` is (N, S, M, D) already.
+
+        `dtype` is that of offsets and logits.
 
         Raises:
             InputError: They do not fit.
@@ -124,9 +126,7 @@ def check_grid(query_hw: tuple[int, ...], queries: int, has_references: bool) ->
         )
 
 
-def check_quantization(
-    scale: NDArray[np.float32], zero: NDArray[np.float32], heads: int
-) -> None:
+def check_quantization(scale: NDArray[np.float32], zero: NDArray[np.float32], heads: int) -> None:
     """Check the scale and zero point of each head's 8-bit values.
 
     Raises:
