@@ -12,14 +12,16 @@ from irstd.benchmarks.kernels.gpu_cases import Array, Case, result_dtype
 from irstd.benchmarks.kernels.gpu_peers import Candidate
 from irstd.benchmarks.kernels.gpu_report import OURS, Report
 from irstd.benchmarks.kernels.gpu_timing import Run
-from irstd.runtime.kernels.cpu_library import compile_with, cpu_library
+from irstd.runtime.kernels.cpu_library import compile_with
 from irstd.runtime.kernels.cuda.driver import Device, DeviceArray, open_device
 from irstd.runtime.kernels.cuda.images import CUDA_13, Image, image_for
 from irstd.runtime.kernels.cuda.launch import Launch
 from irstd.runtime.kernels.cuda.nvrtc import Nvrtc
 from irstd.runtime.kernels.cuda.toolchain import find_nvcc, find_nvrtc
+from irstd.runtime.kernels.haar_gate.cuda import HaarGate
 from irstd.runtime.kernels.ms_deform_attn.cuda import MsDeformAttn, Number
 from irstd.runtime.kernels.ms_deform_attn.shapes import Shapes
+from irstd.runtime.kernels.spectral_split.cuda import SpectralSplit
 
 COPY_SOURCE = Path(__file__).with_name("copy.cu")
 COPY = "copy"  # beside the operators
@@ -27,7 +29,6 @@ _COPY_THREADS = 256
 _COPY_BLOCKS = 16  # for each multiprocessor
 _OCCUPY_MS = 3.0  # longer than Python takes to launch what is timed behind it
 _LEAST_SCRATCH_BYTES = 256 << 20
-_MOST_LAUNCHES = 4
 _NUMBERS = {"float16": Number.F16, "float32": Number.F32, "uint8": Number.U8}
 
 
@@ -100,78 +101,41 @@ class CudaMachine:
 Made = tuple[Run, DeviceArray]
 
 
-def _haar_gate(
+def _map_operator(
     device: Device, case: Case, arrays: Mapping[str, Array], on_device: Mapping[str, DeviceArray]
 ) -> Made:
-    images, channels, height, width = case.size
-    out = device.empty(case.size, result_dtype(case))
-    launch, segment_rows = Launch(), ctypes.c_int()
-    cpu_library().irstd_haar_gate_launch(
-        images, height, width, out.dtype.itemsize, device.properties.multiprocessors,
-        ctypes.byref(launch), ctypes.byref(segment_rows),
-    )  # fmt: skip
-    kernel = device.kernel(case.op, f"irstd_haar_gate_{_kind(case)}")
-    x, weight, bias = (on_device[name] for name in ("x", "weight", "bias"))
-    sizes = np.array([channels, height, width, segment_rows.value], np.int32)
-    return lambda: kernel(launch, x, weight, bias, *sizes, out), out
-
-
-def _spectral_split(
-    device: Device, case: Case, arrays: Mapping[str, Array], on_device: Mapping[str, DeviceArray]
-) -> Made:
-    images, channels, height, width = case.size
-    low, out = (device.empty(case.size, result_dtype(case)) for _ in range(2))
-    launches, segment_rows = (Launch * _MOST_LAUNCHES)(), ctypes.c_int()
-    count = cpu_library().irstd_spectral_split_launch(
-        images, channels, height, width, out.dtype.itemsize, device.properties.multiprocessors,
-        launches, ctypes.byref(segment_rows),
-    )  # fmt: skip
-    x, cutoff = on_device["x"], on_device["cutoff"]
-    weights = [on_device[name] for name in ("gate_weight", "gate_bias", "gamma")]
-    hw = np.array([height, width], np.int32)
-    chw = np.array([channels, height, width], np.int32)
-    steps: dict[str, tuple[Any, ...]] = (
-        {"whole": (x, cutoff, *chw, low)}
-        if count == 2
-        else {"rows": (x, *hw, low), "columns": (cutoff, *chw, low), "rows_back": (x, *hw, low)}
-    )
-    steps["gate"] = (x, low, *weights, *chw, np.int32(segment_rows.value), out)
-    kernels = [device.kernel(case.op, f"irstd_spectral_split_{s}_{_kind(case)}") for s in steps]
-
-    def run() -> None:
-        for kernel, launch, arguments in zip(kernels, launches, steps.values(), strict=False):
-            kernel(launch, *arguments)
-
-    return run, out
+    dtype = result_dtype(case)
+    out = device.empty(case.size, dtype)
+    call = _MAP_OPERATORS[case.op](device, case.size, dtype)
+    return lambda: call(**on_device, out=out), out
 
 
 def _ms_deform_attn(
     device: Device, case: Case, arrays: Mapping[str, Array], on_device: Mapping[str, DeviceArray]
 ) -> Made:
+    dtype = result_dtype(case)
     shapes = Shapes.of(
         arrays["value"], arrays["offsets"], arrays["logits"], arrays.get("reference_points"),
-        case.keywords["level_hw"], case.keywords["query_hw"], result_dtype(case),
+        case.keywords["level_hw"], case.keywords["query_hw"], dtype,
     )  # fmt: skip
-    attend = MsDeformAttn(
+    out = device.empty(shapes.out, dtype)
+    call = MsDeformAttn(
         device, shapes, _NUMBERS[case.precision], has_reference_points=case.explicit
     )
-    out = device.empty(shapes.out, result_dtype(case))
-    named = dict(on_device)
-    value, offsets, logits = (named.pop(name) for name in ("value", "offsets", "logits"))
-    return lambda: attend(value, offsets, logits, out, **named), out
+    return lambda: call(**on_device, out=out), out
 
 
+_MAP_OPERATORS: dict[str, Callable[..., Any]] = {
+    "haar_gate": HaarGate,
+    "spectral_split": SpectralSplit,
+}
 _MAKERS: dict[
     str, Callable[[Device, Case, Mapping[str, Array], Mapping[str, DeviceArray]], Made]
 ] = {
-    "haar_gate": _haar_gate,
+    "haar_gate": _map_operator,
     "ms_deform_attn": _ms_deform_attn,
-    "spectral_split": _spectral_split,
+    "spectral_split": _map_operator,
 }
-
-
-def _kind(case: Case) -> str:
-    return "f32" if case.precision == "float32" else "f16"
 
 
 def image_of(op: str, architecture: int, driver_version: int) -> Image:

@@ -100,10 +100,18 @@ class SpectralSplit:
         else:
             rows, columns, rows_back = transforms
             rows(geometry[0], x, *size_hw, low)
-            columns(geometry[1], cutoff, *self._map, low)
-            rows_back(geometry[2], x, *size_hw, low)
+            columns(geometry[1], low, cutoff, *self._map, low)
+            rows_back(geometry[2], x, low, *size_hw, low)
         gate(
-            gate_geometry, x, low, gate_weight, gate_bias, gamma, *self._map, self._segment_rows, out
+            gate_geometry,
+            x,
+            low,
+            gate_weight,
+            gate_bias,
+            gamma,
+            *self._map,
+            self._segment_rows,
+            out,
         )
 
 

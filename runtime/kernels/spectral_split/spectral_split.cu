@@ -130,7 +130,8 @@ __device__ __forceinline__ void rows(const T* x, int height, int width, T* spect
 }
 
 template <class T>
-__device__ __forceinline__ void rows_back(const T* x, int height, int width, T* low, Value* shared) {
+__device__ __forceinline__ void rows_back(const T* x, const T* spectrum, int height, int width, T* low,
+                                          Value* shared) {
     constexpr int PIXELS = ROWS_THREADS * THREAD_VALUES * 2;
     Value* row_roots = shared + divided(PIXELS / 2, width) * pitch(width);
     const float offset = offset_of(x + static_cast<size_t>(blockIdx.x) * height * width, height, width);
@@ -138,8 +139,8 @@ __device__ __forceinline__ void rows_back(const T* x, int height, int width, T* 
     fill_roots(width, row_roots);
     visit_spectra<T>(width, [&](int pair, int v, int at) {
         Numbers<T> even, odd;
-        even.load(low + first + at);
-        odd.load(low + first + at + width);
+        even.load(spectrum + first + at);
+        odd.load(spectrum + first + at + width);
 #pragma unroll
         for (int k = 0; k < even.COUNT / 2; ++k)
             join({{even.values[2 * k], even.values[2 * k + 1]},
@@ -151,21 +152,21 @@ __device__ __forceinline__ void rows_back(const T* x, int height, int width, T* 
     store_rows(shared, divided(PIXELS, width), width, offset, low + first);
 }
 
-// BLOCK_COLUMNS columns of a spectrum, in place.
+// BLOCK_COLUMNS columns of a spectrum.
 template <class T>
-__device__ __forceinline__ void columns(const float* cutoff, int channels, int height, int width,
-                                        T* spectrum, Value* shared) {
+__device__ __forceinline__ void columns(const T* spectrum, const float* cutoff, int channels,
+                                        int height, int width, T* filtered, Value* shared) {
     constexpr int COUNT = Numbers<T>::COUNT / 2, ROW_VECTORS = BLOCK_COLUMNS / COUNT;
     Value* column_roots = shared + BLOCK_COLUMNS * pitch(height);
     const int first = blockIdx.y * BLOCK_COLUMNS;
-    T* map = spectrum + static_cast<size_t>(blockIdx.x) * height * width + 2 * first;
+    const size_t map = static_cast<size_t>(blockIdx.x) * height * width + 2 * first;
     fill_roots(height, column_roots);
 #pragma unroll
     for (int i = 0; i < ROW_VECTORS; ++i) {
         const int at = i * blockDim.x + threadIdx.x, u = at / ROW_VECTORS;
         const int column = at % ROW_VECTORS * COUNT;
         Numbers<T> numbers;
-        numbers.load(map + u * width + 2 * column);
+        numbers.load(spectrum + map + u * width + 2 * column);
 #pragma unroll
         for (int k = 0; k < COUNT; ++k)
             shared[(column + k) * pitch(height) + padded(u)] = {numbers.values[2 * k],
@@ -189,7 +190,7 @@ __device__ __forceinline__ void columns(const float* cutoff, int channels, int h
             const Value z = swapped(shared[(column + k) * pitch(height) + padded(u)]);
             numbers.values[2 * k] = z.re, numbers.values[2 * k + 1] = z.im;
         }
-        numbers.store(map + u * width + 2 * column);
+        numbers.store(filtered + map + u * width + 2 * column);
     }
 }
 
@@ -203,7 +204,8 @@ using irstd::spectral_split::WHOLE_THREADS;
 
 // Launches come from irstd::spectral_split::plan. x, low and out are (images, channels, height, width),
 // 16-byte aligned; cutoff (channels), gate_weight (2, 2, 7, 7), gate_bias (2), gamma (2, channels).
-// _rows, _columns and _rows_back, in this order, do what _whole does: from x to low.
+// _rows, _columns and _rows_back, in this order, do what _whole does: from x to low. What they write
+// may be the spectrum that they read.
 
 extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
     irstd_spectral_split_whole_f32(const float* __restrict__ x, const float* __restrict__ cutoff,
@@ -215,24 +217,25 @@ extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
     irstd_spectral_split_rows_f32(const float* __restrict__ x, int height, int width,
-                                  float* __restrict__ low) {
+                                  float* __restrict__ spectrum) {
     extern __shared__ float4 shared[];
-    irstd::spectral_split::rows(x, height, width, low, reinterpret_cast<Value*>(shared));
+    irstd::spectral_split::rows(x, height, width, spectrum, reinterpret_cast<Value*>(shared));
 }
 
 extern "C" __global__ void __launch_bounds__(COLUMNS_THREADS)
-    irstd_spectral_split_columns_f32(const float* __restrict__ cutoff, int channels, int height,
-                                     int width, float* __restrict__ low) {
+    irstd_spectral_split_columns_f32(const float* spectrum, const float* __restrict__ cutoff,
+                                     int channels, int height, int width, float* filtered) {
     extern __shared__ float4 shared[];
-    irstd::spectral_split::columns(cutoff, channels, height, width, low,
+    irstd::spectral_split::columns(spectrum, cutoff, channels, height, width, filtered,
                                    reinterpret_cast<Value*>(shared));
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
-    irstd_spectral_split_rows_back_f32(const float* __restrict__ x, int height, int width,
-                                       float* __restrict__ low) {
+    irstd_spectral_split_rows_back_f32(const float* __restrict__ x, const float* spectrum, int height,
+                                       int width, float* low) {
     extern __shared__ float4 shared[];
-    irstd::spectral_split::rows_back(x, height, width, low, reinterpret_cast<Value*>(shared));
+    irstd::spectral_split::rows_back(x, spectrum, height, width, low,
+                                     reinterpret_cast<Value*>(shared));
 }
 
 extern "C" __global__ void __launch_bounds__(irstd::strips::THREADS,
@@ -257,24 +260,25 @@ extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
     irstd_spectral_split_rows_f16(const __half* __restrict__ x, int height, int width,
-                                  __half* __restrict__ low) {
+                                  __half* __restrict__ spectrum) {
     extern __shared__ float4 shared[];
-    irstd::spectral_split::rows(x, height, width, low, reinterpret_cast<Value*>(shared));
+    irstd::spectral_split::rows(x, height, width, spectrum, reinterpret_cast<Value*>(shared));
 }
 
 extern "C" __global__ void __launch_bounds__(COLUMNS_THREADS)
-    irstd_spectral_split_columns_f16(const float* __restrict__ cutoff, int channels, int height,
-                                     int width, __half* __restrict__ low) {
+    irstd_spectral_split_columns_f16(const __half* spectrum, const float* __restrict__ cutoff,
+                                     int channels, int height, int width, __half* filtered) {
     extern __shared__ float4 shared[];
-    irstd::spectral_split::columns(cutoff, channels, height, width, low,
+    irstd::spectral_split::columns(spectrum, cutoff, channels, height, width, filtered,
                                    reinterpret_cast<Value*>(shared));
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
-    irstd_spectral_split_rows_back_f16(const __half* __restrict__ x, int height, int width,
-                                       __half* __restrict__ low) {
+    irstd_spectral_split_rows_back_f16(const __half* __restrict__ x, const __half* spectrum, int height,
+                                       int width, __half* low) {
     extern __shared__ float4 shared[];
-    irstd::spectral_split::rows_back(x, height, width, low, reinterpret_cast<Value*>(shared));
+    irstd::spectral_split::rows_back(x, spectrum, height, width, low,
+                                     reinterpret_cast<Value*>(shared));
 }
 
 extern "C" __global__ void __launch_bounds__(irstd::strips::THREADS,

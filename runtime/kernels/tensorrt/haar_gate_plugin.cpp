@@ -10,6 +10,7 @@ constexpr unsigned WEIGHT_AND_BIAS = 0b110;
 const char* refuse(const Attributes&, const Shapes& shapes) {
     const nvinfer1::Dims& x = shapes.inputs[0];
     if (x.nbDims != 4 || is_empty(x)) return "x is not (N, C, H, W), all at least 1";
+    if (size(x, 0) > MOST_IMAGES) return "x has more than 65535 images";
     if (!is_shape(shapes.inputs[1], {haar_gate::BANDS, haar_gate::POOLS, haar_gate::KERNEL_PX,
                                      haar_gate::KERNEL_PX}))
         return "weight is not (4, 2, 7, 7)";

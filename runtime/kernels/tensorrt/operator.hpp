@@ -11,6 +11,7 @@ namespace irstd::tensorrt {
 constexpr int MOST_ATTRIBUTES = 2;
 constexpr int MOST_VALUES = 8;  // height and width of four levels
 constexpr int MOST_INPUTS = 5;
+constexpr int MOST_IMAGES = 65535;  // of a launch
 
 // An attribute of the ONNX node: a list of whole numbers. It may be absent where empty is allowed.
 struct Attribute {

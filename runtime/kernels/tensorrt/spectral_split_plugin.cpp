@@ -16,6 +16,7 @@ const char* refuse(const Attributes&, const Shapes& shapes) {
     if (x.nbDims != 4 || is_empty(x)) return "x is not (N, C, H, W), all at least 1";
     if (!split::is_side(size(x, 2)) || !split::is_side(size(x, 3)))
         return "a side of x is no power of two from 32 to 512 px";
+    if (size(x, 0) > MOST_IMAGES) return "x has more than 65535 images";
     const int channels = size(x, 1);
     if (!is_shape(shapes.inputs[CUTOFF], {channels})) return "cutoff is not (C)";
     if (!is_shape(shapes.inputs[GATE_WEIGHT], {2, 2, 7, 7})) return "gate_weight is not (2, 2, 7, 7)";
@@ -49,10 +50,10 @@ bool enqueue(const Call& call) {
                      plan.rows, call.stream, x, height, width, low) &&
                   launch(named("irstd_spectral_split_columns_f16",
                                "irstd_spectral_split_columns_f32"),
-                         plan.columns, call.stream, cutoff, channels, height, width, low) &&
+                         plan.columns, call.stream, low, cutoff, channels, height, width, low) &&
                   launch(named("irstd_spectral_split_rows_back_f16",
                                "irstd_spectral_split_rows_back_f32"),
-                         plan.rows_back, call.stream, x, height, width, low);
+                         plan.rows_back, call.stream, x, low, height, width, low);
     return has_low &&
            launch(named("irstd_spectral_split_gate_f16", "irstd_spectral_split_gate_f32"),
                   plan.gate.launch, call.stream, x, low, call.inputs[GATE_WEIGHT],
