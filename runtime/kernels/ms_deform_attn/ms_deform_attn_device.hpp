@@ -252,7 +252,7 @@ __device__ __forceinline__ void gather_any(const char* records, const Two* offse
 }
 
 // For __launch_bounds__. 0 leaves it to the compiler, which spills where it is told without need.
-constexpr int blocks_per_multiprocessor(Number number, int d_head, int levels) {
+IRSTD_HD constexpr int blocks_per_multiprocessor(Number number, int d_head, int levels) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
     if (d_head == 32 && levels <= 3) return 5;  // 48 registers; by itself it takes 52
 #endif

@@ -5,13 +5,41 @@
 
 namespace irstd::ms_deform_attn {
 
+// f16 and f32, D >= 8.
+struct Single {
+    template <class At>
+    static __device__ __forceinline__ uint4 make(const At& at) {
+        return at(0, 0);
+    }
+};
+
+// u8, D >= 8: eight channels of two neighbours, alternating.
+struct Pair {
+    template <class At>
+    static __device__ __forceinline__ uint4 make(const At& at) {
+        const uint2 here = at(0, 0), right = at(1, 0);
+        return {__byte_perm(here.x, right.x, 0x5140), __byte_perm(here.x, right.x, 0x7362),
+                __byte_perm(here.y, right.y, 0x5140), __byte_perm(here.y, right.y, 0x7362)};
+    }
+};
+
+// D = 1.
+template <class Part>
+struct alignas(4 * sizeof(Part)) Quad {
+    Part here, right, below, below_right;
+
+    template <class At>
+    static __device__ __forceinline__ Quad make(const At& at) {
+        return {at(0, 0), at(1, 0), at(0, 1), at(1, 1)};
+    }
+};
+
 // One thread writes one part of a record, of blockDim.x parts; blockDim.y records are a block, heads
-// and images are along the grid's y and z. `join(at)` makes the part from those of the values,
-// at(dx, dy) to the right and below. Reads and writes are contiguous over a record, writes over a row.
-template <class Part, class Joined, class Join>
+// and images are along the grid's y and z. `Record` makes the part from those of the values, at(dx, dy)
+// to the right and below. Reads are contiguous over a record, writes over all of them.
+template <class Record, class Part, class Joined>
 __device__ __forceinline__ void pad(const Part* __restrict__ value, Part border,
-                                    Joined* __restrict__ records, const PadGeometry& geometry,
-                                    Join join) {
+                                    Joined* __restrict__ records, const PadGeometry& geometry) {
     const int head = blockIdx.y, image = blockIdx.z, parts = blockDim.x, part = threadIdx.x;
     const int record = blockIdx.x * blockDim.y + threadIdx.y;
     const bool is_last = head == geometry.heads - 1 && image == static_cast<int>(gridDim.z) - 1;
@@ -32,25 +60,7 @@ __device__ __forceinline__ void pad(const Part* __restrict__ value, Part border,
         return is_inside ? value[(position * geometry.heads + head) * parts + part] : border;
     };
     const size_t map = static_cast<size_t>(image * geometry.heads + head) * geometry.records;
-    records[(map + record) * parts + part] = join(at);
-}
-
-template <class Part>
-struct alignas(4 * sizeof(Part)) Quad {
-    Part here, right, below, below_right;
-};
-
-template <class Part>
-__device__ __forceinline__ void pad_quads(const Part* __restrict__ value, Part border,
-                                          void* __restrict__ records, const PadGeometry& geometry) {
-    pad(value, border, static_cast<Quad<Part>*>(records), geometry,
-        [](const auto& at) { return Quad<Part>{at(0, 0), at(1, 0), at(0, 1), at(1, 1)}; });
-}
-
-// Eight channels of two neighbours, alternating.
-__device__ __forceinline__ uint4 interleaved(uint2 left, uint2 right) {
-    return {__byte_perm(left.x, right.x, 0x5140), __byte_perm(left.x, right.x, 0x7362),
-            __byte_perm(left.y, right.y, 0x5140), __byte_perm(left.y, right.y, 0x7362)};
+    records[(map + record) * parts + part] = Record::make(at);
 }
 
 __device__ __forceinline__ unsigned char border_of(const float* zero) {
