@@ -1,6 +1,8 @@
 # make demo    install (no torch), compile a network to INT8, run it at a fixed rate, show what it found
 # make test    install everything and run the tests
 # make check   format, lint, types, import rules, size of files
+# make kernel-tools   compilers and disassembler of the CUDA kernels, 0.4 GB, where they are missing
+# make test-kernels   the kernels over all shapes under every sanitizer: minutes
 # make bench   measure this machine and write one report
 # make clean   remove what the others made, but the virtual environment
 #
@@ -17,13 +19,20 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 RUNS    := $(VENV)/.installed-demo
 DEVELOP := $(VENV)/.installed-develop
 
-.PHONY: demo test check bench clean FORCE
+.PHONY: demo test test-kernels kernel-tools check bench clean FORCE
 
 demo: $(RUNS)
 	$(BIN)/python examples/demo.py
 
 test: $(DEVELOP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
+
+test-kernels: $(DEVELOP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m "slow or not slow" tests/kernels
+
+# nvcc comes from the machine where it has one; pip's takes 270 MB.
+kernel-tools: $(DEVELOP)
+	$(BIN)/python scripts/kernel_tools.py
 
 check: $(DEVELOP)
 	$(BIN)/ruff format --check .

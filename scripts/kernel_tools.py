@@ -1,46 +1,72 @@
-"""Put cuobjdump and nvdisasm into the cache: from the wheel of triton, which carries them.
+"""Get what the CUDA kernels are compiled and inspected with, where this machine lacks it.
 
-`make kernel-tools`. Downloads the wheel (about 290 MB) unless both are on the machine already; what
-is not used of it is deleted.
+`make kernel-tools`. nvcc 13 (270 MB) and NVRTC 12.6 (70 MB) go into this Python's packages;
+cuobjdump and nvdisasm into the cache, out of the wheel of triton, which carries them (290 MB,
+deleted again).
 """
 
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from irstd.errors import MissingDependency
 from irstd.files import atomic_open
 from irstd.runtime.kernels.cuda.disassembly import TOOLS, find_tool, tools_dir
+from irstd.runtime.kernels.cuda.toolchain import (
+    NVCC_PACKAGES,
+    NVRTC_PACKAGES,
+    find_nvcc,
+    find_nvrtc,
+)
 
 WHEEL = "triton==3.9.0"  # its tools are of CUDA 13.1
 INSIDE = "triton/backends/nvidia/bin"
 
 
-def main() -> int:
-    with contextlib.suppress(MissingDependency):
-        for name in TOOLS:
-            print(find_tool(name))
-        return 0
+def is_there(find: Callable[[], object]) -> bool:
+    try:
+        print(find())
+    except MissingDependency:
+        return False
+    return True
+
+
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*command, *arguments], check=True)
+
+
+def fetch_disassembler() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        download = ["download", "--no-deps", "--only-binary=:all:", "--dest", folder, WHEEL]
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        if subprocess.run([*pip, *download], check=False).returncode:
-            print(f"{WHEEL} cannot be downloaded; the gates on instructions skip", file=sys.stderr)
-            return MissingDependency.exit_code
+        pip("download", "--no-deps", "--only-binary=:all:", "--dest", folder, WHEEL)
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             for name in TOOLS:
-                path = tools_dir() / name
-                with atomic_open(path) as file:
+                with atomic_open(tools_dir() / name) as file:
                     file.write(archive.read(f"{INSIDE}/{name}"))
                     os.fchmod(file.fileno(), 0o755)
-                print(path)
+
+
+def main() -> int:
+    compilers: list[tuple[Callable[[], object], Sequence[str]]] = [
+        (find_nvcc, NVCC_PACKAGES),
+        (find_nvrtc, NVRTC_PACKAGES),
+    ]
+    for find, packages in compilers:
+        if not is_there(find):
+            pip("install", *packages)
+    if not all([is_there(lambda name=name: find_tool(name)) for name in TOOLS]):
+        fetch_disassembler()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        print(f"pip could not get them: {' '.join(error.cmd[4:])}", file=sys.stderr)
+        sys.exit(MissingDependency.exit_code)

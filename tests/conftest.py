@@ -4,7 +4,8 @@ Environment variables (none is needed):
 
     IRSTD_DATA      folder with irstd_1k/, nudt_sirst/, sirst_v1/; else ../shared/data
     IRSTD_WEIGHTS   folder with public checkpoints; else ../shared/weights
-    IRSTD_REQUIRE   comma-separated from gpu, data, weights: what may not be skipped as absent
+    IRSTD_REQUIRE   comma-separated from gpu, data, weights, nvcc, nvrtc, sass (the disassembler of
+                    make kernel-tools): what may not be skipped as absent
 """
 
 import ctypes
@@ -30,7 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONAL = ("gpu", "data", "weights")
+OPTIONAL = ("gpu", "data", "weights", "nvcc", "nvrtc", "sass")
 
 hypothesis.settings.register_profile("irstd", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("irstd")
@@ -74,6 +75,12 @@ def find_folder(what: str, variable: str) -> Path:
     if not folder.is_dir():
         absent(what, f"{folder} is not there; set {variable}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str, str], None]:
+    """Return `absent`: a function (what, reason) for tests that find something missing."""
+    return absent
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irstd.errors import DeviceError
+from irstd.errors import DeviceError, MissingDependency
 from irstd.files import cache_dir, sha256_hex
 from irstd.runtime.kernels.cuda.bindings import Properties
 from irstd.runtime.kernels.cuda.driver import Device, open_device
 from irstd.runtime.kernels.cuda.images import Image
 from irstd.runtime.kernels.cuda.launch import Launch, Pointer, pack_arguments
+from irstd.runtime.kernels.cuda.toolchain import find_nvcc, find_nvrtc
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "runtime" / "kernels"
@@ -83,6 +84,24 @@ def host_driver() -> Callable[[str], Path]:
     if not shutil.which("g++"):
         pytest.skip("no g++ to compile the kernels for the CPU with")
     return build_driver
+
+
+@pytest.fixture
+def require_nvcc(require: Callable[[str, str], None]) -> None:
+    """Skip without nvcc of CUDA 13, or fail where IRSTD_REQUIRE asks for it."""
+    try:
+        find_nvcc()
+    except MissingDependency as error:
+        require("nvcc", str(error))
+
+
+@pytest.fixture
+def require_nvrtc(require: Callable[[str, str], None]) -> None:
+    """Skip without NVRTC of CUDA 12, or fail where IRSTD_REQUIRE asks for it."""
+    try:
+        find_nvrtc()
+    except MissingDependency as error:
+        require("nvrtc", str(error))
 
 
 @pytest.fixture(scope="session")
@@ -224,6 +243,9 @@ class HostBinding:
 
     def fill(self, address: int, byte: int, nbytes: int, stream: int) -> None:
         self._memory[address][:nbytes] = byte
+
+    def stream(self) -> int:
+        return 7
 
     def synchronize(self, stream: int) -> None:
         pass

@@ -7,14 +7,17 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from irstd.errors import MissingDependency
 
 NVCC_MAJOR = 13
-INSTALL_NVCC = 'pip install "cuda-toolkit[nvcc,cudart,cccl]==13.0.*"'
-INSTALL_NVRTC = 'pip install "nvidia-cuda-nvrtc-cu12==12.6.*" "nvidia-cuda-runtime-cu12==12.6.*"'
+TOOLKIT = Path("/usr/local/cuda")
+TOOLKITS = TOOLKIT.parent  # the folder of cuda-12.6 and the like
+# What pip installs; the extra `cuda-build` is both.
+NVCC_PACKAGES = ("cuda-toolkit[nvcc,cudart,cccl]==13.0.*",)
+NVRTC_PACKAGES = ("nvidia-cuda-nvrtc-cu12==12.6.*", "nvidia-cuda-runtime-cu12==12.6.*")
 
 
 def find_nvcc() -> list[str]:
@@ -36,9 +39,9 @@ def find_nvcc() -> list[str]:
         release = _release(program, program.stat().st_mtime_ns)
         if release.startswith(f"{NVCC_MAJOR}."):
             return [str(program)]
-        others.append(f"{program} is of {release}")
+        others.append(f"{program} is of CUDA {release}")
     found = "; ".join(others) or "none in PATH, /usr/local/cuda or this Python's packages"
-    raise MissingDependency(f"no nvcc of CUDA {NVCC_MAJOR} ({found}); {INSTALL_NVCC}")
+    raise MissingDependency(f"no nvcc of CUDA {NVCC_MAJOR} ({found}); {_install(NVCC_PACKAGES)}")
 
 
 def find_nvrtc() -> tuple[Path, Path]:
@@ -56,13 +59,13 @@ def find_nvrtc() -> tuple[Path, Path]:
     ]
     system = [
         (library, toolkit / "include")
-        for toolkit in sorted(Path("/usr/local").glob("cuda-12*"), reverse=True)
+        for toolkit in sorted(TOOLKITS.glob("cuda-12*"), reverse=True)
         for library in toolkit.glob("lib64/libnvrtc.so.12")
     ]
     for library, include in [*packages, *system]:
         if library.is_file() and (include / "cuda_fp16.h").is_file():
             return library, include
-    raise MissingDependency(f"no NVRTC of CUDA 12 with its headers; {INSTALL_NVRTC}")
+    raise MissingDependency(f"no NVRTC of CUDA 12 with its headers; {_install(NVRTC_PACKAGES)}")
 
 
 def package_folders(name: str) -> list[Path]:
@@ -72,10 +75,14 @@ def package_folders(name: str) -> list[Path]:
     return [folder for place in places or () if (folder := Path(place) / name).is_dir()]
 
 
+def _install(packages: Sequence[str]) -> str:
+    return "pip install " + " ".join(f'"{package}"' for package in packages)
+
+
 def _nvcc_candidates() -> Iterator[Path]:
     if in_path := shutil.which("nvcc"):
         yield Path(in_path)
-    for folder in (Path("/usr/local/cuda"), *package_folders(f"cu{NVCC_MAJOR}")):
+    for folder in (TOOLKIT, *package_folders(f"cu{NVCC_MAJOR}")):
         if os.access(program := folder / "bin" / "nvcc", os.X_OK):
             yield program
 
