@@ -89,16 +89,20 @@ IRSTD_HD void dft4(Complex<V>& a, Complex<V>& b, Complex<V>& c, Complex<V>& d) {
 
 template <class V>
 IRSTD_HD void dft8(Complex<V> (&z)[8]) {
-    const float r = 0.707106781f;  // cos(pi / 4)
+    const float r = 0.707106781f;  // cos(pi / 4): its products are left to the last additions
     for (int j = 0; j < 4; ++j) dft2(z[j], z[j + 4]);
-    const Complex<V> a = z[5], b = z[7];
-    z[5] = {r * (a.re + a.im), r * (a.im - a.re)};
-    z[6] = times_minus_i(z[6]);
-    z[7] = {r * (b.im - b.re), -r * (b.re + b.im)};
     dft4(z[0], z[1], z[2], z[3]);
-    dft4(z[4], z[5], z[6], z[7]);
-    const Complex<V> k1 = z[4], k2 = z[1], k3 = z[5], k4 = z[2], k5 = z[6], k6 = z[3];
-    z[1] = k1, z[2] = k2, z[3] = k3, z[4] = k4, z[5] = k5, z[6] = k6;
+    const Complex<V> a = {z[5].re + z[5].im, z[5].im - z[5].re};
+    const Complex<V> b = {z[7].im - z[7].re, z[7].re + z[7].im};
+    const Complex<V> odd = {a.re + b.re, a.im - b.im}, turned = {a.im + b.im, b.re - a.re};
+    const Complex<V> even = {z[4].re + z[6].im, z[4].im - z[6].re};
+    const Complex<V> minus = {z[4].re - z[6].im, z[4].im + z[6].re};
+    const Complex<V> k2 = z[1], k4 = z[2], k6 = z[3];
+    z[1] = {even.re + r * odd.re, even.im + r * odd.im};
+    z[5] = {even.re - r * odd.re, even.im - r * odd.im};
+    z[3] = {minus.re + r * turned.re, minus.im + r * turned.im};
+    z[7] = {minus.re - r * turned.re, minus.im - r * turned.im};
+    z[2] = k2, z[4] = k4, z[6] = k6;
 }
 
 // What a pixel of x and of its low band count for in the result, from the gates at the pixel and

@@ -97,18 +97,20 @@ struct Workspace {
 
 // Rows u of the spectra A and B of two blocks of real columns, out of the transform Z of A + iB at u
 // and at -u; twice their value.
-IRSTD_INLINE void part(const Lanes& z, const Lanes& mirrored, float* row) {
+constexpr auto part = [](float* row, const Lanes& z, const Lanes& mirrored)
+    __attribute__((always_inline)) {
     store<false>({z.re + mirrored.re, z.im - mirrored.im}, row);
     store<false>({z.im + mirrored.im, mirrored.re - z.re}, row + LANES_FLOATS);
-}
+};
 
-IRSTD_INLINE void join(const float* row, Lanes& z, Lanes& mirrored) {
+constexpr auto join = [](const float* row, Lanes& z, Lanes& mirrored)
+    __attribute__((always_inline)) {
     Lanes a, b;
     load<false>(row, a);
     load<false>(row + LANES_FLOATS, b);
     z = {a.re - b.im, a.im + b.re};
     mirrored = {a.re + b.im, b.re - a.im};
-}
+};
 
 template <int LAST, bool INVERSE>
 IRSTD_INLINE void load_block(ConstLine line, int block, Lanes (&z)[LAST]) {
@@ -116,38 +118,55 @@ IRSTD_INLINE void load_block(ConstLine line, int block, Lanes (&z)[LAST]) {
     for (int q = 0; q < LAST; ++q) load<INVERSE>(line.data + (block * LAST + q) * line.stride, z[q]);
 }
 
-// The last butterflies along columns. `Visit` is called with pairs of opposite frequencies u and -u.
-template <int LAST, typename Visit>
-IRSTD_INLINE void visit_pairs(int low, int blocks, Lanes (&z)[LAST], Lanes (&w)[LAST],
-                              const Visit& visit) {
+// Calls `visit` with the rows of the spectrum that two opposite blocks of the last stage along columns
+// are about, and with the values at the frequency u of the row and at -u. `ahead` is the row of the
+// lowest frequency of z, `behind` that of w; `band` is from one frequency of a block to the next.
+template <int LAST, typename Row, typename Visit>
+IRSTD_INLINE void visit_pairs(Row* ahead, Row* behind, ptrdiff_t band, Lanes (&z)[LAST],
+                              Lanes (&w)[LAST], const Visit& visit) {
 #pragma GCC unroll 4
-    for (int q = 0; q < (LAST + 1) / 2; ++q) visit(low + blocks * q, z[q], w[LAST - 1 - q]);
+    for (int q = 0; q < (LAST + 1) / 2; ++q) visit(ahead + q * band, z[q], w[LAST - 1 - q]);
 #pragma GCC unroll 4
-    for (int q = 0; q < LAST / 2; ++q) visit(blocks - low + blocks * q, w[q], z[LAST - 1 - q]);
+    for (int q = 0; q < LAST / 2; ++q) visit(behind + q * band, w[q], z[LAST - 1 - q]);
+}
+
+// The same for the blocks that are their own opposites.
+template <int LAST, typename Row, typename Visit>
+IRSTD_INLINE void visit_first(Row* row, ptrdiff_t band, Lanes (&z)[LAST], const Visit& visit) {
+#pragma GCC unroll 4
+    for (int q = 0; q <= LAST / 2; ++q) visit(row + q * band, z[q], z[(LAST - q) % LAST]);
+}
+
+template <int LAST, typename Row, typename Visit>
+IRSTD_INLINE void visit_middle(Row* row, ptrdiff_t band, Lanes (&z)[LAST], const Visit& visit) {
+#pragma GCC unroll 4
+    for (int q = 0; q < LAST / 2; ++q) visit(row + q * band, z[q], z[LAST - 1 - q]);
 }
 
 template <int LAST>
 IRSTD_INLINE void finish_columns(const Plan& plan, ConstLine in, float* spectrum) {
     const int blocks = plan.height / LAST;
-    const auto split = [&](int u, const Lanes& z, const Lanes& mirrored)
-        __attribute__((always_inline)) { part(z, mirrored, spectrum + u * plan.pitch); };
+    const ptrdiff_t pitch = plan.pitch, band = blocks * pitch;
+    const float* table = plan.columns.last_by_block.data();
     const auto transform = [&](int low, Lanes (&z)[LAST]) __attribute__((always_inline)) {
         const int block = plan.block_at[low];
         load_block<LAST, false>(in, block, z);
-        if (low > 0) twiddle(z, plan.columns.last_by_block.data() + block * (LAST - 1) * LANES_FLOATS);
+        if (low > 0) twiddle(z, table + block * (LAST - 1) * LANES_FLOATS);
         dft(z);
     };
     Lanes z[LAST], w[LAST];
     transform(0, z);
-    for (int q = 0; q <= LAST / 2; ++q) split(blocks * q, z[q], z[(LAST - q) % LAST]);
+    visit_first(spectrum, band, z, part);
+    float *ahead = spectrum, *behind = spectrum + band;
     for (int low = 1; 2 * low < blocks; ++low) {
+        ahead += pitch, behind -= pitch;
         transform(low, z);
         transform(blocks - low, w);
-        visit_pairs(low, blocks, z, w, split);
+        visit_pairs(ahead, behind, band, z, w, part);
     }
     if (blocks % 2 == 0) {
         transform(blocks / 2, z);
-        for (int q = 0; q < LAST / 2; ++q) split(blocks / 2 + blocks * q, z[q], z[LAST - 1 - q]);
+        visit_middle(spectrum + blocks / 2 * pitch, band, z, part);
     }
 }
 
@@ -162,20 +181,19 @@ IRSTD_INLINE void invert_block(Lanes (&z)[LAST], int block, Line out) {
 template <int LAST>
 IRSTD_INLINE void start_columns_back(const Plan& plan, const float* spectrum, Line out) {
     const int blocks = plan.height / LAST;
-    const auto merge = [&](int u, Lanes& z, Lanes& mirrored) __attribute__((always_inline)) {
-        join(spectrum + u * plan.pitch, z, mirrored);
-    };
+    const ptrdiff_t pitch = plan.pitch, band = blocks * pitch;
     Lanes z[LAST], w[LAST];
-    for (int q = 0; q <= LAST / 2; ++q) merge(blocks * q, z[q], z[(LAST - q) % LAST]);
+    visit_first(spectrum, band, z, join);
     invert_block(z, 0, out);
+    const float *ahead = spectrum, *behind = spectrum + band;
     for (int low = 1; 2 * low < blocks; ++low) {
-        visit_pairs(low, blocks, z, w, merge);
+        ahead += pitch, behind -= pitch;
+        visit_pairs(ahead, behind, band, z, w, join);
         invert_block(z, plan.block_at[low], out);
         invert_block(w, plan.block_at[blocks - low], out);
     }
     if (blocks % 2 == 0) {
-        for (int q = 0; q < LAST / 2; ++q)
-            merge(blocks / 2 + blocks * q, z[q], z[LAST - 1 - q]);
+        visit_middle(spectrum + blocks / 2 * pitch, band, z, join);
         invert_block(z, plan.block_at[blocks / 2], out);
     }
 }

@@ -278,11 +278,11 @@ IRSTD_INLINE void run_any_stage(const Stage& stage, ConstLine in, Line out, floa
     }
 }
 
-IRSTD_CLONES void forward_stage(const Stage& stage, ConstLine in, Line out, float* scratch) {
+__attribute__((noinline)) IRSTD_CLONES void forward_stage(const Stage& stage, ConstLine in, Line out, float* scratch) {
     run_any_stage<false>(stage, in, out, scratch);
 }
 
-IRSTD_CLONES void inverse_stage(const Stage& stage, Line in, Line out, float* scratch) {
+__attribute__((noinline)) IRSTD_CLONES void inverse_stage(const Stage& stage, Line in, Line out, float* scratch) {
     run_any_stage<true>(stage, in, out, scratch);
 }
 

@@ -121,12 +121,6 @@ IRSTD_CLONES bool pool_rows(const Image& image, int begin, int end, int first, M
             for (int k = 0; k < group; ++k) {
                 x[k] = image.x + image.at(channel + k, y);
                 low[k] = image.low + image.at(channel + k, y);
-                if (channel + group + k >= image.channels) continue;
-                const size_t next = image.at(channel + group + k, y);
-                for (int i = 0; i < width; i += Buffer::LINE_PX) {
-                    __builtin_prefetch(image.x + next + i);
-                    __builtin_prefetch(image.low + next + i);
-                }
             }
             if (group == GROUP) pool<GROUP>(x, low, width, pools(y));
             else pool<1>(x, low, width, pools(y));
