@@ -29,7 +29,8 @@ struct Ahead {
     size_t stride;  // points from a query to the next
     int points;
 
-    void fetch(int lane) const {
+    // Inline, because g++ removes calls of functions that have no effect but this.
+    __attribute__((always_inline)) void fetch(int lane) const {
         const float* xy = offsets + lane * stride * 2;
         const float* logit = logits + lane * stride;
         __builtin_prefetch(xy, 0, 2), __builtin_prefetch(xy + 2 * points - 1, 0, 2);
