@@ -56,8 +56,8 @@ def check_range(name: str, array: NDArray[np.floating], most_half: float) -> Non
         raise InputError(f"{name}: holds NaN or infinity; wanted finite numbers")
     if array.dtype == np.float16 and (most := float(np.abs(array).max())) > most_half:
         raise InputError(
-            f"{name}: holds {most:.0f} in float16; wanted at most {most_half:.0f}: scale it, or use "
-            "float32"
+            f"{name}: holds {most:.0f} in float16; wanted at most {most_half:.0f}: scale it, or "
+            "use float32"
         )
 
 

@@ -1,5 +1,6 @@
-// Geometry of CUDA kernels whose blocks walk along strips of an image: they pool all channels of a few
-// rows into a ring of rows in shared memory, and gate the rows that have all their neighbours there.
+// Geometry of CUDA kernels whose blocks walk along strips of an image: they pool all channels of a
+// few rows into a ring of rows in shared memory, and gate the rows that have all their neighbours
+// there.
 #pragma once
 
 #include "launch.hpp"
@@ -14,7 +15,7 @@ constexpr int STEP_ROWS = 4;
 constexpr int STRIP_BYTES = 128;  // its width in a row of x: four sectors of the cache
 constexpr int VECTOR_BYTES = 16;
 constexpr int STRIP_VECTORS = STRIP_BYTES / VECTOR_BYTES;
-constexpr int ROW_VECTORS = STRIP_VECTORS + 2;  // with one to either side, which the gates reach into
+constexpr int ROW_VECTORS = STRIP_VECTORS + 2;  // one to either side, for the reach of the gates
 
 // Pooling: a warp takes four vectors of a step, in eight groups of channels.
 constexpr int WARP_VECTORS = 4;
@@ -23,13 +24,14 @@ constexpr int WARPS = STEP_ROWS * ROW_VECTORS / WARP_VECTORS;
 constexpr int THREADS = 32 * WARPS;
 constexpr int BLOCKS_PER_MULTIPROCESSOR = 2;  // one pools while the other is busy with its gates
 
-// Pooled rows that the gates of a step reach into, in whole steps; the first LEAD_ROWS are not needed.
+// Pooled rows that the gates of a step reach into, in whole steps; the first LEAD_ROWS are not
+// needed.
 constexpr int RING_STEPS = 3;
 constexpr int RING_ROWS = RING_STEPS * STEP_ROWS;
 constexpr int LEAD_ROWS = RING_ROWS - STEP_ROWS - 2 * REACH_PX;
 
-// Shared memory, in floats. Paddings keep the bands that neighbouring lanes read out of each other's
-// banks.
+// Shared memory, in floats. Paddings keep the bands that neighbouring lanes read out of each
+// other's banks.
 template <int ElementBytes, int Bands>
 struct Layout {
     static constexpr int VECTOR_PX = VECTOR_BYTES / ElementBytes;
@@ -49,8 +51,9 @@ struct Plan {
     int segment_rows;  // of its strip that a block gates
 };
 
-// As many blocks as run at once. Fewer would leave multiprocessors without work; each one more reads
-// rows twice, and two neighbours share these through the cache only if they run at the same time.
+// As many blocks as run at once. Fewer would leave multiprocessors without work; each one more
+// reads rows twice, and two neighbours share these through the cache only if they run at the same
+// time.
 template <int ElementBytes>
 Plan plan(int images, int height, int width, int multiprocessors, int shared_floats) {
     const unsigned strips = divide_up(width, STRIP_BYTES / ElementBytes);

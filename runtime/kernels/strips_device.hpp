@@ -8,14 +8,23 @@
 namespace irstd::strips {
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
-constexpr int PACKS = 4;                     // registers of a vector
+constexpr int PACKS = 4;                   // registers of a vector
 constexpr float LEAST = -3.402823466e38f;  // of half, minus infinity
 
-// Pixels of a row that fill one register and are added and compared together: a float or two halves.
-template <class T> struct PackOf;
-template <> struct PackOf<float> { using Type = float; };
-template <> struct PackOf<__half> { using Type = __half2; };
-template <class T> using Pack = typename PackOf<T>::Type;
+// Pixels of a row that fill one register and are added and compared together: a float or two
+// halves.
+template <class T>
+struct PackOf;
+template <>
+struct PackOf<float> {
+    using Type = float;
+};
+template <>
+struct PackOf<__half> {
+    using Type = __half2;
+};
+template <class T>
+using Pack = typename PackOf<T>::Type;
 
 __device__ __forceinline__ float larger(float a, float b) { return fmaxf(a, b); }
 __device__ __forceinline__ __half2 larger(__half2 a, __half2 b) { return __hmax2(a, b); }
@@ -60,7 +69,9 @@ __device__ __forceinline__ void stream_vector(const Value* packs, void* to) {
 
 struct Maximum {
     template <class Value>
-    __device__ __forceinline__ Value operator()(Value a, Value b) const { return larger(a, b); }
+    __device__ __forceinline__ Value operator()(Value a, Value b) const {
+        return larger(a, b);
+    }
 };
 
 struct Sum {
@@ -80,8 +91,8 @@ __device__ __forceinline__ void halve(Value* values, int lanes_apart, bool is_se
     }
 }
 
-// Combine the groups of channels of a warp. Lanes 4 apart are left with the same part of the `Count`
-// values, a quarter: the one of number group / 2.
+// Combine the groups of channels of a warp. Lanes 4 apart are left with the same part of the
+// `Count` values, a quarter: the one of number group / 2.
 template <int Count, class Value, class Combine>
 __device__ __forceinline__ void reduce_groups(Value* values, int group, Combine combine) {
     halve<Count>(values, 16, group & 4, combine);
@@ -101,8 +112,8 @@ __device__ __forceinline__ Share share() {
     return {item / ROW_VECTORS, item % ROW_VECTORS, lane / WARP_VECTORS};
 }
 
-// Where a block walks. Even segments are walked downwards and odd ones upwards, so that neighbours are
-// at the rows that both need at the same time, and one of them finds these in the cache.
+// Where a block walks. Even segments are walked downwards and odd ones upwards, so that neighbours
+// are at the rows that both need at the same time, and one of them finds these in the cache.
 struct Walk {
     int first_row, last_row;  // of the segment; the last one is not in it
 
@@ -141,15 +152,16 @@ __device__ __forceinline__ void copy_weights(const float* weight, float* shared)
                i % BAND / KERNEL_PX * Shared::WEIGHT_ROW + i % KERNEL_PX] = weight[i];
 }
 
-// Four neighbouring pixels, which a lane gates for one band. Neighbouring lanes take the bands of the
-// same pixels.
+// Four neighbouring pixels, which a lane gates for one band. Neighbouring lanes take the bands of
+// the same pixels.
 constexpr int QUAD_PX = 4;
 
 template <class Shared, int Bands>
 struct Quad {
     static constexpr int QUADS = Shared::STRIP_PX / QUAD_PX;
     static constexpr int LANES = STEP_ROWS * QUADS * Bands;
-    static_assert(LANES <= THREADS && LANES % 32 == 0, "whole warps have something to do or nothing");
+    static_assert(LANES <= THREADS && LANES % 32 == 0,
+                  "whole warps have something to do or nothing");
 
     int band = threadIdx.x % Bands;
     int px = threadIdx.x / Bands % QUADS * QUAD_PX;
@@ -165,8 +177,8 @@ struct Quad {
         for (float& gate : gates) gate = bias[band];
         for (int pool = 0; pool < POOLS; ++pool) {
             // One pixel left of what the taps reach, so that loads are 16 bytes.
-            const float* map = shared + (band * POOLS + pool) * Shared::PLANE + Shared::VECTOR_PX -
-                               QUAD_PX + px;
+            const float* map =
+                shared + (band * POOLS + pool) * Shared::PLANE + Shared::VECTOR_PX - QUAD_PX + px;
 #pragma unroll
             for (int dy = 0; dy < KERNEL_PX; ++dy) {
                 const int at = Walk::ring_row(top_step) + LEAD_ROWS + row + dy;

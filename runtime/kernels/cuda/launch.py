@@ -76,6 +76,6 @@ def check_alignment(name: str, array: object) -> None:
         raise InputError(f"{name}: got {type(array).__name__}; wanted an array on the device")
     if past := interface["data"][0] % VECTOR_BYTES:
         raise InputError(
-            f"{name}: starts {past} bytes past a multiple of {VECTOR_BYTES}; copy it into memory of "
-            "its own"
+            f"{name}: starts {past} bytes past a multiple of {VECTOR_BYTES}; copy it into memory "
+            "of its own"
         )

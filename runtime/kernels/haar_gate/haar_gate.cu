@@ -1,7 +1,7 @@
 // The Haar gate on a GPU, one kernel.
 //
-// Memory plan. Compulsory traffic is one read of x and one write of out. A block walks along a strip
-// 128 bytes wide through all channels, four rows a step:
+// Memory plan. Compulsory traffic is one read of x and one write of out. A block walks along a
+// strip 128 bytes wide through all channels, four rows a step:
 //   pool      reads four rows of x from DRAM, once, in 16-byte vectors, and the row above them from
 //             L1; maxima and sums stay in registers, are reduced over the lanes that share the
 //             channels, and go to a ring of pooled rows in shared memory;
@@ -10,9 +10,9 @@
 //             size of x, because what lies between is 8 rows x 160 bytes x channels of each block
 //             (80 KB for 64 channels, 2.6 MB for the 32 blocks of an Orin with 16 multiprocessors,
 //             whose L2 holds 4 MB). Stores are marked as read by nobody.
-// Sideways the strips share a vector of each row, which neighbours read at the same time. Lengthwise
-// a strip is cut into segments that share 7 rows, which neighbours again read at the same time (Walk).
-// No block waits for another.
+// Sideways the strips share a vector of each row, which neighbours read at the same time.
+// Lengthwise a strip is cut into segments that share 7 rows, which neighbours again read at the
+// same time (Walk). No block waits for another.
 #include "../strips_device.hpp"
 #include "haar_gate_launch.hpp"
 
@@ -130,9 +130,9 @@ struct Block {
             if (mine.group % 2) shared[Shared::MEANS + at + k] = share * sums[k];
     }
 
-    // The mean commutes with the filters: the mean of a band is the band of the mean. A row needs the
-    // one above: on the way up, the first row of a step waits for the next step. The first row of all
-    // stays wrong; it is one of LEAD_ROWS.
+    // The mean commutes with the filters: the mean of a band is the band of the mean. A row needs
+    // the one above: on the way up, the first row of a step waits for the next step. The first row
+    // of all stays wrong; it is one of LEAD_ROWS.
     __device__ void filter_means(int step) const {
         const float half = 0.5f;
         const float* means = shared + Shared::MEANS;
@@ -144,7 +144,8 @@ struct Block {
             const int above = (ring_row + RING_ROWS - 1) % RING_ROWS * Shared::ROW_PX + column;
             const Doubled<float> band =
                 doubled_bands(means[above - 1], means[above], means[here - 1], means[here]);
-            const bool inside = is_inside(walk.pooled_row(step) + row, strip_px - VECTOR_PX + column);
+            const bool inside =
+                is_inside(walk.pooled_row(step) + row, strip_px - VECTOR_PX + column);
             const float values[BANDS] = {band.lh, band.hl, band.hh, band.ll};
 #pragma unroll
             for (int b = 0; b < BANDS; ++b)
@@ -171,7 +172,8 @@ struct Block {
 
     // out = x * gate. A lane keeps its vector of the gate for all channels.
     __device__ void multiply(int top_step) const {
-        const int vector = threadIdx.x % STRIP_VECTORS, row = threadIdx.x / STRIP_VECTORS % STEP_ROWS;
+        const int vector = threadIdx.x % STRIP_VECTORS,
+                  row = threadIdx.x / STRIP_VECTORS % STEP_ROWS;
         const int y = walk.gated_row(top_step) + row, px = strip_px + vector * VECTOR_PX;
         if (y >= walk.last_row || px >= width) return;
         float gates[VECTOR_PX];
@@ -218,35 +220,39 @@ struct Block {
 };
 
 template <class T>
-__device__ __forceinline__ void run(const T* x, const float* weight, const float* bias, int channels,
-                                    int height, int width, int segment_rows, T* out, float* shared) {
+__device__ __forceinline__ void run(const T* x, const float* weight, const float* bias,
+                                    int channels, int height, int width, int segment_rows, T* out,
+                                    float* shared) {
     const size_t image = static_cast<size_t>(blockIdx.z) * channels * height * width;
     const int strip_px = static_cast<int>(blockIdx.x) * Layout<sizeof(T)>::STRIP_PX;
     const Walk walk(height, segment_rows);
-    Block<T>{x + image, out + image, channels, height, width, walk, strip_px, shared}.run(weight, bias);
+    Block<T>{x + image, out + image, channels, height, width, walk, strip_px, shared}.run(weight,
+                                                                                          bias);
 }
 
 }  // namespace
 }  // namespace irstd::haar_gate
 
-// x and out (images, channels, height, width), 16-byte aligned; weight (4, 2, 7, 7), bias (4). Launch
-// and segment_rows come from irstd::haar_gate::plan.
+// x and out (images, channels, height, width), 16-byte aligned; weight (4, 2, 7, 7), bias (4).
+// Launch and segment_rows come from irstd::haar_gate::plan.
 extern "C" __global__ void __launch_bounds__(irstd::strips::THREADS,
                                              irstd::strips::BLOCKS_PER_MULTIPROCESSOR)
     irstd_haar_gate_f32(const float* __restrict__ x, const float* __restrict__ weight,
                         const float* __restrict__ bias, int channels, int height, int width,
                         int segment_rows, float* __restrict__ out) {
     extern __shared__ float4 shared[];
-    irstd::haar_gate::run(x, weight, bias, channels, height, width, segment_rows, out, &shared[0].x);
+    irstd::haar_gate::run(x, weight, bias, channels, height, width, segment_rows, out,
+                          &shared[0].x);
 }
 
-// The same in half storage, |x| at most 16000: sums of four pixels stay in half. Means, gates and the
-// product are float32.
+// The same in half storage, |x| at most 16000: sums of four pixels stay in half. Means, gates and
+// the product are float32.
 extern "C" __global__ void __launch_bounds__(irstd::strips::THREADS,
                                              irstd::strips::BLOCKS_PER_MULTIPROCESSOR)
     irstd_haar_gate_f16(const __half* __restrict__ x, const float* __restrict__ weight,
                         const float* __restrict__ bias, int channels, int height, int width,
                         int segment_rows, __half* __restrict__ out) {
     extern __shared__ float4 shared[];
-    irstd::haar_gate::run(x, weight, bias, channels, height, width, segment_rows, out, &shared[0].x);
+    irstd::haar_gate::run(x, weight, bias, channels, height, width, segment_rows, out,
+                          &shared[0].x);
 }

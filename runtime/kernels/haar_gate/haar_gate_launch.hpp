@@ -10,7 +10,8 @@ namespace irstd::haar_gate {
 template <int ElementBytes>
 struct Layout : strips::Layout<ElementBytes, BANDS> {
     using Base = strips::Layout<ElementBytes, BANDS>;
-    static constexpr int MEANS = Base::GATES + Base::GATE;  // a ring of means of x over the channels
+    static constexpr int MEANS =
+        Base::GATES + Base::GATE;  // a ring of means of x over the channels
     static constexpr int FLOATS = MEANS + strips::RING_ROWS * Base::ROW_PX;
 };
 

@@ -1,13 +1,13 @@
 // The spectral split on a GPU: the low band of every channel, then one kernel that pools both bands
 // over the channels, gates them and adds them up.
 //
-// Memory plan, in reads and writes of all of x (compulsory: 2). Maps up to 128x128 px are transformed
-// in shared memory by one block each, x to low (2). Larger ones take three kernels, which work in
-// place in what becomes low: rows from x to half of their spectrum, which is as large as the rows (2);
-// eight columns at a time, forward, times the response and back (2); rows back (2). The gates read x
-// and low from DRAM, a second time from the cache, and write out (3): 5 or 9 in all.
-// Arithmetic is float32. A spectrum in half storage is that of x minus a constant near its mean, which
-// passes the filter unchanged, and is scaled down to the size of x: it never overflows.
+// Memory plan, in reads and writes of all of x (compulsory: 2). Maps up to 128x128 px are
+// transformed in shared memory by one block each, x to low (2). Larger ones take three kernels,
+// which work in place in what becomes low: rows from x to half of their spectrum, which is as large
+// as the rows (2); eight columns at a time, forward, times the response and back (2); rows back
+// (2). The gates read x and low from DRAM, a second time from the cache, and write out (3): 5 or 9
+// in all. Arithmetic is float32. A spectrum in half storage is that of x minus a constant near its
+// mean, which passes the filter unchanged, and is scaled down to the size of x: it never overflows.
 #include "spectral_split_gate.hpp"
 #include "spectral_split_transform.hpp"
 
@@ -46,8 +46,8 @@ __device__ __forceinline__ void whole(const T* x, const float* cutoff, int chann
     __syncthreads();
     transform(shared, width, row_roots);
 
-    // Between rows and columns all values change places, through registers. A thread has pairs of rows
-    // `height` / 8 apart, at the same v.
+    // Between rows and columns all values change places, through registers. A thread has pairs of
+    // rows `height` / 8 apart, at the same v.
     constexpr int PAIRS = THREAD_VALUES / 2;
     const int v = remaining(threadIdx.x, width / 2);
     const int first_pair = divided(threadIdx.x, width / 2);
@@ -92,8 +92,8 @@ __device__ __forceinline__ size_t first_row_px(int height, int width) {
            static_cast<size_t>(blockIdx.y) * ROWS_THREADS * THREAD_VALUES * 2;
 }
 
-// Visit the spectra of the block's pairs of rows in vectors: the pair, the first v and where the vector
-// of its even row begins.
+// Visit the spectra of the block's pairs of rows in vectors: the pair, the first v and where the
+// vector of its even row begins.
 template <class T, class Visit>
 __device__ __forceinline__ void visit_spectra(int width, const Visit& visit) {
     constexpr int COUNT = Numbers<T>::COUNT / 2;  // complex values of a vector
@@ -106,10 +106,12 @@ __device__ __forceinline__ void visit_spectra(int width, const Visit& visit) {
 }
 
 template <class T>
-__device__ __forceinline__ void rows(const T* x, int height, int width, T* spectrum, Value* shared) {
+__device__ __forceinline__ void rows(const T* x, int height, int width, T* spectrum,
+                                     Value* shared) {
     constexpr int PIXELS = ROWS_THREADS * THREAD_VALUES * 2;
     Value* row_roots = shared + divided(PIXELS / 2, width) * pitch(width);
-    const float offset = offset_of(x + static_cast<size_t>(blockIdx.x) * height * width, height, width);
+    const float offset =
+        offset_of(x + static_cast<size_t>(blockIdx.x) * height * width, height, width);
     const size_t first = first_row_px(height, width);
     fill_roots(width, row_roots);
     load_rows(x + first, divided(PIXELS, width), width, offset, shared);
@@ -130,11 +132,12 @@ __device__ __forceinline__ void rows(const T* x, int height, int width, T* spect
 }
 
 template <class T>
-__device__ __forceinline__ void rows_back(const T* x, const T* spectrum, int height, int width, T* low,
-                                          Value* shared) {
+__device__ __forceinline__ void rows_back(const T* x, const T* spectrum, int height, int width,
+                                          T* low, Value* shared) {
     constexpr int PIXELS = ROWS_THREADS * THREAD_VALUES * 2;
     Value* row_roots = shared + divided(PIXELS / 2, width) * pitch(width);
-    const float offset = offset_of(x + static_cast<size_t>(blockIdx.x) * height * width, height, width);
+    const float offset =
+        offset_of(x + static_cast<size_t>(blockIdx.x) * height * width, height, width);
     const size_t first = first_row_px(height, width);
     fill_roots(width, row_roots);
     visit_spectra<T>(width, [&](int pair, int v, int at) {
@@ -202,10 +205,10 @@ using irstd::spectral_split::ROWS_THREADS;
 using irstd::spectral_split::Value;
 using irstd::spectral_split::WHOLE_THREADS;
 
-// Launches come from irstd::spectral_split::plan. x, low and out are (images, channels, height, width),
-// 16-byte aligned; cutoff (channels), gate_weight (2, 2, 7, 7), gate_bias (2), gamma (2, channels).
-// _rows, _columns and _rows_back, in this order, do what _whole does: from x to low. What they write
-// may be the spectrum that they read.
+// Launches come from irstd::spectral_split::plan. x, low and out are (images, channels, height,
+// width), 16-byte aligned; cutoff (channels), gate_weight (2, 2, 7, 7), gate_bias (2), gamma (2,
+// channels). _rows, _columns and _rows_back, in this order, do what _whole does: from x to low.
+// What they write may be the spectrum that they read.
 
 extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
     irstd_spectral_split_whole_f32(const float* __restrict__ x, const float* __restrict__ cutoff,
@@ -231,8 +234,8 @@ extern "C" __global__ void __launch_bounds__(COLUMNS_THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
-    irstd_spectral_split_rows_back_f32(const float* __restrict__ x, const float* spectrum, int height,
-                                       int width, float* low) {
+    irstd_spectral_split_rows_back_f32(const float* __restrict__ x, const float* spectrum,
+                                       int height, int width, float* low) {
     extern __shared__ float4 shared[];
     irstd::spectral_split::rows_back(x, spectrum, height, width, low,
                                      reinterpret_cast<Value*>(shared));
@@ -274,8 +277,8 @@ extern "C" __global__ void __launch_bounds__(COLUMNS_THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
-    irstd_spectral_split_rows_back_f16(const __half* __restrict__ x, const __half* spectrum, int height,
-                                       int width, __half* low) {
+    irstd_spectral_split_rows_back_f16(const __half* __restrict__ x, const __half* spectrum,
+                                       int height, int width, __half* low) {
     extern __shared__ float4 shared[];
     irstd::spectral_split::rows_back(x, spectrum, height, width, low,
                                      reinterpret_cast<Value*>(shared));

@@ -6,8 +6,9 @@
 
 namespace irstd::spectral_split {
 
-// A block walks along a strip as that of the Haar gate does (strips.hpp): x and low are read from DRAM
-// once, and once more from the cache three to seven rows later. Pooled rows outside the image are zero.
+// A block walks along a strip as that of the Haar gate does (strips.hpp): x and low are read from
+// DRAM once, and once more from the cache three to seven rows later. Pooled rows outside the image
+// are zero.
 template <class T>
 struct Gates {
     using Shared = Layout<sizeof(T)>;
@@ -35,8 +36,7 @@ struct Gates {
         float sums[BANDS][VECTOR_PX] = {};
         const float least[] = {strips::LEAST, strips::LEAST};
 #pragma unroll
-        for (int i = 0; i < BANDS * PACKS; ++i)
-            strips::pack_up(least, most[i / PACKS][i % PACKS]);
+        for (int i = 0; i < BANDS * PACKS; ++i) strips::pack_up(least, most[i / PACKS][i % PACKS]);
         if (is_inside && y >= walk.first_row - REACH_PX && y < walk.last_row + REACH_PX) {
             size_t at = mine.group * plane() + static_cast<size_t>(y) * width + px;
 #pragma unroll 2
@@ -58,8 +58,7 @@ struct Gates {
         }
         // Of the two lanes with the same pack, one stores the maxima and the other the means.
         const float share = 1.0f / static_cast<float>(channels);
-        float* to = shared +
-                    (strips::Walk::ring_row(step) + mine.row) * Shared::ROW_PX +
+        float* to = shared + (strips::Walk::ring_row(step) + mine.row) * Shared::ROW_PX +
                     mine.vector * VECTOR_PX + mine.group / 2 * PACK_PX;
 #pragma unroll
         for (int band = 0; band < BANDS; ++band) {
@@ -93,8 +92,8 @@ struct Gates {
         float gates[strips::QUAD_PX];
         quad.gate(shared, top_step, bias, gates);
         *reinterpret_cast<float4*>(shared + Shared::GATES + quad.band * Shared::GATE +
-                                   quad.row * Shared::STRIP_PX + quad.px) = {gates[0], gates[1],
-                                                                             gates[2], gates[3]};
+                                   quad.row * Shared::STRIP_PX +
+                                   quad.px) = {gates[0], gates[1], gates[2], gates[3]};
     }
 
     // A lane keeps its vectors of the gates for all channels.
@@ -124,9 +123,8 @@ struct Gates {
                 strips::unpack(band[i], lows);
 #pragma unroll
                 for (int k = 0; k < PACK_PX; ++k)
-                    pixels[k] =
-                        recombined(pixels[k], lows[k], gain_low * gates[0][i * PACK_PX + k],
-                                   gain_high * gates[1][i * PACK_PX + k]);
+                    pixels[k] = recombined(pixels[k], lows[k], gain_low * gates[0][i * PACK_PX + k],
+                                           gain_high * gates[1][i * PACK_PX + k]);
                 strips::pack_up(pixels, all[i]);
             }
             strips::stream_vector(all, out + at);
@@ -149,13 +147,15 @@ struct Gates {
 };
 
 template <class T>
-__device__ __forceinline__ void gate(const T* x, const T* low, const float* weight, const float* bias,
-                                     const float* gamma, int channels, int height, int width,
-                                     int segment_rows, T* out, float* shared) {
+__device__ __forceinline__ void gate(const T* x, const T* low, const float* weight,
+                                     const float* bias, const float* gamma, int channels,
+                                     int height, int width, int segment_rows, T* out,
+                                     float* shared) {
     const size_t image = static_cast<size_t>(blockIdx.z) * channels * height * width;
     const int strip_px = static_cast<int>(blockIdx.x) * Layout<sizeof(T)>::STRIP_PX;
     const strips::Walk walk(height, segment_rows);
-    Gates<T>{x + image, low + image, gamma, out + image, channels, height, width, walk, strip_px, shared}
+    Gates<T>{x + image, low + image, gamma, out + image, channels,
+             height,    width,       walk,  strip_px,    shared}
         .run(weight, bias);
 }
 

@@ -27,10 +27,10 @@ __device__ __forceinline__ int first_radix(int n) {
     return n;
 }
 
-// Transform `n` values of each sequence in place, results in natural order; n / 8 neighbouring threads
-// take one sequence, and all threads of the block call this together. Every stage (Stockham) reads
-// values n / 8 apart and writes them where the next one wants them. The radix that is left of n over
-// powers of eight comes first, where it needs no twiddles.
+// Transform `n` values of each sequence in place, results in natural order; n / 8 neighbouring
+// threads take one sequence, and all threads of the block call this together. Every stage
+// (Stockham) reads values n / 8 apart and writes them where the next one wants them. The radix that
+// is left of n over powers of eight comes first, where it needs no twiddles.
 __device__ __forceinline__ void transform(Value* shared, int n, const Value* roots) {
     const int lanes = n / THREAD_VALUES, lane = remaining(threadIdx.x, lanes);
     Value* line = shared + divided(threadIdx.x, lanes) * pitch(n);
@@ -53,8 +53,7 @@ __device__ __forceinline__ void transform(Value* shared, int n, const Value* roo
             for (int j = 0; j < 2; ++j) {
                 dft4(z[j], z[j + 2], z[j + 4], z[j + 6]);
 #pragma unroll
-                for (int k = 0; k < 4; ++k)
-                    line[padded(4 * (lane + j * lanes) + k)] = z[j + 2 * k];
+                for (int k = 0; k < 4; ++k) line[padded(4 * (lane + j * lanes) + k)] = z[j + 2 * k];
             }
         } else {
             const int inner = remaining(lane, done);
@@ -95,7 +94,8 @@ __device__ __forceinline__ RowPair separated(const Value* line, int v, int width
 __device__ __forceinline__ void join(RowPair rows, int v, int width, Value* line) {
     const Value x = rows.even, y = rows.odd;
     line[padded(v)] = v ? Value{x.im + y.re, x.re - y.im} : Value{y.re, x.re};
-    line[padded(v ? width - v : width / 2)] = v ? Value{y.re - x.im, x.re + y.im} : Value{y.im, x.im};
+    line[padded(v ? width - v : width / 2)] =
+        v ? Value{y.re - x.im, x.re + y.im} : Value{y.im, x.im};
 }
 
 // The low-pass of a channel on the spectrum of a map.
