@@ -158,7 +158,15 @@ def definition(case: Case, arrays: Mapping[str, Array]) -> NDArray[np.float64]:
     if case.precision == "uint8":
         scale, zero = _floats({"scale": values.pop("scale"), "zero": values.pop("zero")}).values()
         values["value"] = dequantize(values["value"].astype(np.uint8), scale, zero)
-    return ms_deform_attn(**_floats(values), **case.keywords)
+    given = _floats(values)
+    return ms_deform_attn(
+        given["value"],
+        given["offsets"],
+        given["logits"],
+        given.get("reference_points"),
+        level_hw=case.keywords["level_hw"],
+        query_hw=case.keywords["query_hw"],
+    )
 
 
 def compulsory_bytes(arrays: Mapping[str, Array], result: Array) -> int:

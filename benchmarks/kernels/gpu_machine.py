@@ -114,8 +114,9 @@ def _ms_deform_attn(
     device: Device, case: Case, arrays: Mapping[str, Array], on_device: Mapping[str, DeviceArray]
 ) -> Made:
     dtype = result_dtype(case)
+    given: Mapping[str, Any] = arrays
     shapes = Shapes.of(
-        arrays["value"], arrays["offsets"], arrays["logits"], arrays.get("reference_points"),
+        given["value"], given["offsets"], given["logits"], given.get("reference_points"),
         case.keywords["level_hw"], case.keywords["query_hw"], dtype,
     )  # fmt: skip
     out = device.empty(shapes.out, dtype)

@@ -62,7 +62,7 @@ class TorchPeers:
             raise MissingDependency(f"torch {torch.__version__} finds no GPU")
         self.versions = {"torch": str(torch.__version__), "torch cuda": str(torch.version.cuda)}
         self._torch = torch
-        self._stream = torch.cuda.ExternalStream(stream)
+        self._stream: Any = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
         self._original_source = original_source
 
     def makers(self, case: Case) -> Iterator[tuple[str, Maker]]:

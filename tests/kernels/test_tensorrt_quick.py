@@ -122,6 +122,89 @@ def test_haar_gate_becomes_one_kernel(ask, folder, kind):
     assert parameters(said.ptx, said.kernel) == ["u64"] * 3 + ["u32"] * 4 + ["u64"]
 
 
+LARGE, SMALL = [1, 2, 128, 64], [2, 3, 64, 32]
+
+
+@with_bindings
+@each_type
+@pytest.mark.parametrize(
+    ("node", "inputs", "kernel", "words"),
+    [
+        ("SpectralSplitLow", [SMALL, [3]], "whole", 3),
+        ("SpectralSplitRows", [LARGE], "rows", 2),
+        ("SpectralSplitColumns", [LARGE, [2]], "columns", 3),
+        ("SpectralSplitRowsBack", [LARGE, LARGE], "rows_back", 2),
+        ("SpectralSplitGate", [LARGE, LARGE, [2, 2, 7, 7], [2], [2, 2]], "gate", 4),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_spectral_split_becomes_nodes_of_one_kernel(ask, folder, kind, node, inputs, kernel, words):
+    typed = [(kind if len(shape) == 4 and shape[2] > 7 else "FLOAT", shape) for shape in inputs]
+    said = ask(folder, node, {}, *typed)
+    assert (said.type, said.shape) == (kind, inputs[0])
+    assert said.kernel == f"irstd_spectral_split_{kernel}_{'f16' if kind == 'HALF' else 'f32'}"
+    assert min(said.grid) > 0
+    assert 0 < said.shared_bytes <= STATIC_SHARED_BYTES
+    pointers = ["u64"] * len(inputs)
+    assert parameters(said.ptx, said.kernel) == pointers + ["u32"] * words + ["u64"]
+    assert said.integers[: min(words, 3)] == [*inputs[0][4 - min(words, 3) :]]
+
+
+ATTENTION = {"level_hw": [24, 20, 12, 10, 6, 5], "d_head": [32]}
+
+
+@with_bindings
+@each_type
+@pytest.mark.parametrize("d_head", [1, 32])
+def test_deformable_attention_becomes_records_and_a_gather(ask, folder, kind, d_head):
+    attributes = {**ATTENTION, "d_head": [d_head]}
+    records = ask(folder, "MSDeformAttnRecords", attributes, (kind, [2, 630, 8, d_head]))
+    numbers = 4 if d_head == 1 else d_head
+    assert records.shape[0] > 2 * 8 * 630 * numbers
+    assert records.shape[0] % numbers == 0
+    assert parameters(records.ptx, records.kernel) == ["u64"] * 2
+    queries = (kind, [2, 120, 8, 3, 4, 2]), (kind, [2, 120, 8, 3, 4])
+    gathered = ask(
+        folder, "MSDeformAttnGather", {**attributes, "query_hw": [12, 10]},
+        (kind, records.shape), *queries,
+    )  # fmt: skip
+    at_points = ask(
+        folder, "MSDeformAttnGatherAt", attributes,
+        (kind, records.shape), *queries, ("FLOAT", [2, 120, 2]),
+    )  # fmt: skip
+    for said, inputs in ((gathered, 3), (at_points, 4)):
+        assert (said.type, said.shape) == (kind, [2, 120, 8 * d_head])
+        assert parameters(said.ptx, said.kernel) == ["u64"] * (inputs + 1)
+        assert (said.integers, said.shared_bytes) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("node", "shapes", "attributes", "said"),
+    [
+        ("SpectralSplitLow", [(1, 8, 128, 64), (8,)], {}, "wanted at most 4096 px, or Spectral"),
+        (
+            "SpectralSplitRows",
+            [(1, 8, 32, 64)],
+            {},
+            "wanted more than 4096 px, or SpectralSplitLow",
+        ),
+        ("SpectralSplitGate", [(1, 8, 48, 64)] * 5, {}, r"wanted \(N, C, H, W\), sides of"),
+        ("MSDeformAttnRecords", [(1, 630, 8, 16)], ATTENTION, r"d_head is 16 in value"),
+        (
+            "MSDeformAttnGather",
+            [(99,), (1, 4, 8, 2, 4, 2), (1, 4, 8, 2, 4)],
+            {**ATTENTION, "query_hw": [2, 2]},
+            "2 levels in offsets",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else None,
+)
+def test_nodes_refuse_what_their_kernels_cannot(node, shapes, attributes, said):
+    (found,) = [one for one in quick_nodes(MULTIPROCESSORS) if one.name == node]
+    with pytest.raises(BuildError, match=said):
+        found.kernel(shapes, True, attributes)
+
+
 class FakePlugin:
     """`tensorrt.plugin` as far as `register` uses it; sizes are plain numbers."""
 

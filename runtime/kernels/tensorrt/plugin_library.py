@@ -91,7 +91,9 @@ def tensorrt_version(include: Path) -> tuple[int, ...]:
     """
     path = include / "NvInferVersion.h"
     try:
-        defined = dict(re.findall(r"^#define (\w+) (\w+)", path.read_text(), re.MULTILINE))
+        defined: dict[str, str] = dict(
+            re.findall(r"^#define (\w+) (\w+)", path.read_text(), re.MULTILINE)
+        )
         names = [f"NV_TENSORRT_{part}" for part in ("MAJOR", "MINOR", "PATCH")]
         # From 10.13 on they are defined as other names.
         return tuple(int(defined.get(defined[name], defined[name])) for name in names)

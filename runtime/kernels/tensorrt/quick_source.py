@@ -1,7 +1,7 @@
 """CUDA sources of nodes whose kernels need more than whole numbers: the rest is compiled in.
 
-TensorRT passes no structure and no float to a kernel. What `ms_deform_attn_launch.hpp` computes for a
-launch becomes a constant of a kernel made for one shape.
+TensorRT passes no structure and no float to a kernel. What `ms_deform_attn_launch.hpp` computes for
+a launch becomes a constant of a kernel made for one shape.
 """
 
 import ctypes
@@ -15,55 +15,61 @@ from irstd.runtime.kernels.cpu_library import compile_with
 from irstd.runtime.kernels.cuda.compiler import FLAGS, FOLDER
 from irstd.runtime.kernels.cuda.toolchain import find_nvcc
 from irstd.runtime.kernels.ms_deform_attn.cuda import Plan
-from irstd.runtime.kernels.ms_deform_attn.shapes import MAX_LEVELS
+from irstd.runtime.kernels.ms_deform_attn.shapes import MAX_LEVELS, Shapes
 
 PAD_KERNEL, GATHER_KERNEL = "irstd_quick_pad", "irstd_quick_gather"
 _LEVEL_FLOATS, _LEVEL_INTS = 5, 2  # of ms_deform_attn::Geometry
 _KEY_DIGITS = 32
 
 
-def pad_source(plan: Plan, d_head: int, half: bool) -> str:
+# The kernels of ms_deform_attn.cu as functions that another kernel can call.
+_FUNCTIONS = """#include <cuda_fp16.h>
+#pragma push_macro("__global__")
+#pragma push_macro("__launch_bounds__")
+#undef __global__
+#undef __launch_bounds__
+#define __global__ __device__ __forceinline__
+#define __launch_bounds__(...)
+#define __grid_constant__
+#include "ms_deform_attn/ms_deform_attn.cu"
+#pragma pop_macro("__launch_bounds__")
+#pragma pop_macro("__global__")
+// Whatever a parameter points to.
+struct Pointer {
+    const void* address;
+    template <class T> __device__ __forceinline__ operator T*() const {
+        return static_cast<T*>(const_cast<void*>(address));
+    }
+};
+"""
+
+
+def pad_source(plan: Plan) -> str:
     """Return the kernel from (value) to (records)."""
     words = ", ".join(map(str, plan.pad_geometry.words))
-    one, zero = ("__half", "__float2half_rn(0.0f)") if half else ("float", "0.0f")
-    part, written = ("uint4", "uint4") if d_head > 1 else (one, "void")
-    call = (
-        "ms::pad(value, uint4{}, records, GEOMETRY, [](const auto& at) { return at(0, 0); });"
-        if d_head > 1
-        else f"ms::pad_quads(value, {zero}, records, GEOMETRY);"
-    )
-    return f"""#include <cuda_fp16.h>
-#include "ms_deform_attn/ms_deform_attn_pad.hpp"
-namespace ms = irstd::ms_deform_attn;
+    return f"""{_FUNCTIONS}
 __constant__ const ms::PadGeometry GEOMETRY = {{{words}}};
-extern "C" __global__ void {PAD_KERNEL}(const {part}* value, {written}* records) {{
-    {call}
+extern "C" __global__ void {PAD_KERNEL}(const void* value, void* records) {{
+    {plan.pad_kernel.decode()}(Pointer{{value}}, Pointer{{records}}, GEOMETRY);
 }}
 """
 
 
-def gather_source(plan: Plan, d_head: int, half: bool, has_reference_points: bool) -> str:
+def gather_source(plan: Plan, shapes: Shapes, half: bool, has_reference_points: bool) -> str:
     """Return the kernel from (records, offsets, logits[, reference_points]) to (out)."""
-    kind, one, two = ("F16", "__half", "__half2") if half else ("F32", "float", "float2")
-    levels, points = _levels_and_points(plan)
-    unrolled = plan.gather_kernel.decode().endswith("_p4")
-    function = (
-        f"ms::gather<ms::Number::{kind}, {d_head}, {levels}, {points}>"
-        if unrolled
-        else f"ms::gather_any<ms::Number::{kind}, {d_head}>"
-    )
+    kernel = plan.gather_kernel.decode()
     bounds = "ms::BLOCK_THREADS"
-    if unrolled:
-        bounds += f", ms::blocks_per_multiprocessor(ms::Number::{kind}, {d_head}, {levels})"
-    given = "const float2* reference_points, " if has_reference_points else ""
-    passed = "reference_points" if has_reference_points else "static_cast<const float2*>(nullptr)"
-    return f"""#include "ms_deform_attn/ms_deform_attn_device.hpp"
-namespace ms = irstd::ms_deform_attn;
+    if kernel.endswith("_p4"):
+        number = f"ms::Number::{'F16' if half else 'F32'}, {shapes.d_head}, {shapes.levels}"
+        bounds += f", ms::blocks_per_multiprocessor({number})"
+    given = "const void* reference_points, " if has_reference_points else ""
+    passed = "reference_points" if has_reference_points else "nullptr"
+    return f"""{_FUNCTIONS}
 __constant__ const ms::Geometry GEOMETRY = {{{_geometry(plan)}}};
 extern "C" __global__ void __launch_bounds__({bounds}) {GATHER_KERNEL}(
-    const char* records, const {two}* offsets, const {one}* logits, {given}{one}* out) {{
-    {function}(
-        records, offsets, logits, {passed}, nullptr, nullptr, out, GEOMETRY);
+    const void* records, const void* offsets, const void* logits, {given}void* out) {{
+    {kernel}(Pointer{{records}}, Pointer{{offsets}}, Pointer{{logits}}, Pointer{{{passed}}},
+             Pointer{{out}}, GEOMETRY);
 }}
 """
 
@@ -76,7 +82,7 @@ def compile_ptx(stem: str, source: str, architecture: int) -> str:
         BuildError: It refuses the source, or the cache cannot be written.
     """
     nvcc, flags = find_nvcc(), [*FLAGS, "-ptx", f"-arch=compute_{architecture}", f"-I{FOLDER}"]
-    headers = sorted([*FOLDER.glob("*.hpp"), *FOLDER.glob("ms_deform_attn/*.hpp")])
+    headers = sorted([*FOLDER.glob("*.hpp"), *FOLDER.glob("ms_deform_attn/*.[hc][pu]*")])
     content = [sha256_hex(path.read_bytes()) for path in headers]
     modified = str(os.stat(nvcc[0]).st_mtime_ns)
     key = sha256_hex("\0".join([*nvcc, modified, *flags, source, *content]).encode())[:_KEY_DIGITS]
@@ -94,15 +100,6 @@ def compile_ptx(stem: str, source: str, architecture: int) -> str:
                     "set IRSTD_CACHE to a folder that can"
                 ) from error
     return path.read_text()
-
-
-def _levels_and_points(plan: Plan) -> tuple[int, int]:
-    levels, points = plan.geometry.words[_geometry_levels() : _geometry_levels() + 2]
-    return levels, points
-
-
-def _geometry_levels() -> int:
-    return MAX_LEVELS * (_LEVEL_FLOATS + _LEVEL_INTS)
 
 
 def _geometry(plan: Plan) -> str:
