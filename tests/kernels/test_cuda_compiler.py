@@ -166,5 +166,5 @@ def test_library_that_is_none_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("op_name", ["haar_gate", "ms_deform_attn", "spectral_split"])
-def test_every_operator_compiles_for_cuda_12(require_nvrtc, op_name):
-    assert tuple(compiler.build_cubins(op_name)) == compiler.CUDA_12_ARCHITECTURES
+def test_every_operator_compiles_for_jetpack_6(require_nvrtc, op_name):
+    assert list(compiler.build_cubins(op_name, (87,))) == [87]

@@ -59,11 +59,15 @@ def build_ptx(op: str, architecture: int = PTX_ARCHITECTURE) -> Path:
     )
 
 
-def build_cubins(op: str) -> dict[int, Path]:
+def build_cubins(op: str, architectures: Sequence[int] = CUDA_12_ARCHITECTURES) -> dict[int, Path]:
     """Compile an operator for drivers of CUDA 12, or find it in the cache.
 
+    Args:
+        op: A folder of `runtime/kernels` with an `<op>.cu`.
+        architectures: Which ones.
+
     Returns:
-        A cubin for each of CUDA_12_ARCHITECTURES.
+        A cubin for each.
 
     Raises:
         MissingDependency: No NVRTC of CUDA 12 with its headers.
@@ -76,7 +80,7 @@ def build_cubins(op: str) -> dict[int, Path]:
     options = ["-std=c++17", "-default-device"]
     folders = [source.parent, FOLDER, include]
     built = {}
-    for architecture in CUDA_12_ARCHITECTURES:
+    for architecture in architectures:
         path = _cache_path(source, f".cuda12.sm_{architecture}.cubin", [compiler.version, *options])
         if not path.is_file():
             target = [*options, f"-arch=sm_{architecture}", *(f"-I{folder}" for folder in folders)]

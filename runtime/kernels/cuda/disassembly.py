@@ -10,13 +10,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from irstd.errors import BuildError, MissingDependency
 from irstd.files import cache_dir
 from irstd.runtime.kernels.cpu_library import compile_with
+from irstd.runtime.kernels.cuda.toolchain import TOOLKIT
 
 TOOLS = ("cuobjdump", "nvdisasm")
 WIDE_LOAD = re.compile(r"LDG\.\S*\b128\b")
@@ -95,46 +96,30 @@ class Code:
                 ahead.append(self.labels[instruction.target])
         return frozenset(seen)
 
-    @functools.cached_property
-    def loops(self) -> tuple[tuple[int, int], ...]:
-        """First and last index of every loop, in the order of their first."""
-        back = [
-            (self.labels[target], index)
-            for index in self.reached
-            if (target := self.instructions[index].target) and self.labels[target] <= index
-        ]
-        return tuple(sorted(back))
-
-    def longest_path(self, trips: Sequence[int] = ()) -> int:
+    def longest_path(self) -> int:
         """Return how many instructions a warp issues at most from entry to exit.
 
         A subroutine (the slow path of a division) counts as the one instruction that calls it.
 
-        Args:
-            trips: How often each of `loops` runs.
-
         Raises:
-            BuildError: A count is missing, or a branch is computed.
+            BuildError: The kernel has a loop, or a branch that is computed.
         """
-        if len(trips) != len(self.loops):
-            raise BuildError(f"{len(self.loops)} loops, {self.loops}; got {len(trips)} counts")
-        weight = [1] * len(self.instructions)
-        for (first, last), count in zip(self.loops, trips, strict=True):
-            weight[first : last + 1] = [count * w for w in weight[first : last + 1]]
         issued = dict.fromkeys(self.reached, 0)  # before an instruction, by the longest way
         longest = 0
         for index in sorted(self.reached):
             instruction = self.instructions[index]
-            after = issued[index] + weight[index]
             if instruction.opcode in ("BRX", "JMX", "JMP"):
                 raise BuildError(f"{instruction.text}: where it goes is not known")
+            after = issued[index] + 1
             if instruction.opcode == "EXIT":
                 longest = max(longest, after)
             nexts = [] if instruction.is_last else [index + 1]
-            if instruction.target and self.labels[instruction.target] > index:
+            if instruction.target:
                 nexts.append(self.labels[instruction.target])
+            if any(following <= index for following in nexts):
+                raise BuildError(f"{instruction.text}: a loop; wanted straight code")
             for following in nexts:
-                issued[following] = max(issued.get(following, 0), after)
+                issued[following] = max(issued[following], after)
         return longest
 
 
@@ -206,7 +191,7 @@ def find_tool(name: str) -> Path:
     """
     if found := shutil.which(name):
         return Path(found)
-    for folder in (Path("/usr/local/cuda/bin"), tools_dir()):
+    for folder in (TOOLKIT / "bin", tools_dir()):
         if os.access(folder / name, os.X_OK):
             return folder / name
     raise MissingDependency(

@@ -56,7 +56,8 @@ def image_for(op: str, architecture: int, driver_version: int) -> Image:
             f"{op}: the driver is of CUDA {_release(driver_version)}; wanted 12.6 or later"
         )
     if architecture in CUDA_12_ARCHITECTURES:
-        return Image(build_cubins(op)[architecture].read_bytes(), f"sm_{architecture} by CUDA 12")
+        path = build_cubins(op, (architecture,))[architecture]
+        return Image(path.read_bytes(), f"sm_{architecture} by CUDA 12")
     raise DeviceError(
         f"{op}: this device is sm_{architecture}, its driver of CUDA {_release(driver_version)}; "
         f"compiled for CUDA 12 are {_list(CUDA_12_ARCHITECTURES)}; update the driver to CUDA 13 "
