@@ -73,6 +73,9 @@ class Slots:
     def __setitem__(self, position: int, argument: Any) -> None:
         self.values[position] = argument.value
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"the plugin did not set {name}")
+
 
 def main(name: str, attributes: dict[str, list[int]], *inputs: tuple[str, list[int]]) -> None:
     registry = Registry()
