@@ -251,7 +251,7 @@ def ms_deform_attn_body(attention: Attention, opset: int) -> FunctionProto:
         "each": _integers(*(1 for _ in levels)),
         "level_count": _integers(len(sides)),
         "position_counts": _integers(*(height * width for height, width in sides)),
-        "per_px": np.float32([[2 / width, 2 / height] for height, width in sides])[
+        "per_px": np.array([[2 / width, 2 / height] for height, width in sides], np.float32)[
             :, None, None, None, None
         ],
     }

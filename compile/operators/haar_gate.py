@@ -21,9 +21,7 @@ class HaarGate(nn.Module):
         super().__init__()
         gates = [nn.Conv2d(2, 1, KERNEL_PX) for _ in BANDS]
         self.weight = nn.Parameter(torch.cat([gate.weight.detach() for gate in gates]))
-        self.bias = nn.Parameter(
-            torch.cat([gate.bias.detach() for gate in gates if gate.bias is not None])
-        )
+        self.bias = nn.Parameter(torch.cat([gate.get_parameter("bias").detach() for gate in gates]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W): x times the sum of the gates of its bands."""

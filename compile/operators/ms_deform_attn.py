@@ -115,10 +115,10 @@ def ms_deform_attn(
     """
     images, queries, heads, _, points = logits.shape
     if reference_points is None:
-        reference_points = _pixel_centres(*query_hw, offsets)[None]
+        reference_points = _pixel_centres(query_hw, offsets)[None]
     attention = logits.flatten(3).softmax(-1).view(logits.shape)
     sides = list(zip(level_hw[::2], level_hw[1::2], strict=True))
-    maps = value.split([height * width for height, width in sides], 1)
+    maps = torch.split(value, [height * width for height, width in sides], 1)
     total = torch.zeros((), dtype=value.dtype, device=value.device)
     for level, (height, width) in enumerate(sides):
         size = torch.tensor([width, height], dtype=offsets.dtype, device=offsets.device)
@@ -131,9 +131,9 @@ def ms_deform_attn(
     return total.reshape(images, -1, queries).transpose(1, 2)
 
 
-def _pixel_centres(height: int, width: int, like: Tensor) -> Tensor:
+def _pixel_centres(query_hw: Sequence[int], like: Tensor) -> Tensor:
     """Return (height * width, 2): (x, y) in [0, 1] of the pixels of a grid, row-major."""
-    kind = {"dtype": like.dtype, "device": like.device}
-    y = (torch.arange(height, **kind) + 0.5) / height
-    x = (torch.arange(width, **kind) + 0.5) / width
+    height, width = query_hw
+    y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
+    x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
     return torch.stack([x.repeat(height), y.repeat_interleave(width)], -1)

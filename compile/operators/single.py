@@ -36,7 +36,7 @@ def fused_graph(
     Raises:
         ExportError: The inputs or attributes do not fit the operator.
     """
-    given = {name: values for name, values in attributes.items() if len(values)}
+    given: dict[str, Any] = {name: values for name, values in attributes.items() if len(values)}
     node = helper.make_node(operator, list(arrays), [RESULT], name=operator, domain=DOMAIN, **given)
     kept = [numpy_helper.from_array(arrays[name], name) for name in arrays if name in constants]
     inputs = [

@@ -36,7 +36,7 @@ class SpectralSplit(nn.Module):
         logit = math.log(_FIRST_CUTOFF / (1 - _FIRST_CUTOFF))
         self.alpha = nn.Parameter(torch.full((channels,), logit))
         gates = nn.Conv2d(len(POOLS), len(BANDS), KERNEL_PX)
-        self.gate_weight, self.gate_bias = gates.weight, gates.bias
+        self.gate_weight, self.gate_bias = gates.weight, gates.get_parameter("bias")
         self.gamma = nn.Parameter(torch.ones(len(BANDS), channels))
 
     @property
@@ -86,7 +86,8 @@ def butterworth(height: int, width: int, cutoff: Tensor) -> Tensor:
         width: W of the map, px.
         cutoff: (C,), cycles per pixel, above 0.
     """
-    kind = {"dtype": cutoff.dtype, "device": cutoff.device}
-    u, v = torch.fft.fftfreq(height, **kind), torch.fft.rfftfreq(width, **kind)
+    u = torch.fft.fftfreq(height, dtype=cutoff.dtype, device=cutoff.device)
+    v = torch.fft.rfftfreq(width, dtype=cutoff.dtype, device=cutoff.device)
     squared = u[:, None] ** 2 + v**2
-    return 1 / (1 + (squared / cutoff[:, None, None] ** 2) ** 2)
+    response: Tensor = 1 / (1 + (squared / cutoff[:, None, None] ** 2) ** 2)
+    return response

@@ -25,7 +25,7 @@ def fused(
     """
     if not torch.onnx.is_in_onnx_export():
         return plain(*tensors, **attributes)
-    result: Tensor = _Node.apply(operator, attributes, *tensors)
+    result: Tensor = _Node.apply(operator, attributes, *tensors)  # type: ignore[no-untyped-call]
     return result
 
 

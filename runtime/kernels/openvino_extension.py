@@ -4,17 +4,25 @@ It is built against the headers in the openvino wheel and linked with the librar
 both kept by content in the cache; its loops run on OpenVINO's own threads.
 """
 
+import ctypes
 import importlib.util
+import itertools
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from irstd.errors import BuildError, MissingDependency
 from irstd.runtime.kernels.cpu_library import FOLDER, build_cpu_library, build_shared_library
+
+if TYPE_CHECKING:
+    import openvino
 
 DOMAIN = "irstd"  # of ONNX nodes that have a kernel here
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,--no-undefined")
 # NodeProto.domain, as protobuf writes it: field 7, a text of 5 bytes.
 _NODE_DOMAIN = b"\x3a\x05" + DOMAIN.encode()
+_TEXT_BYTES = 512
+_numbers = itertools.count()
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +51,36 @@ def build_openvino_extension() -> Path:
     linked = [str(build_cpu_library()), f"-L{libraries}", *(f"-l:{name}" for name in names)]
     _log.debug("OpenVINO extension: for %s", core)
     return build_shared_library("openvino", [FOLDER / "openvino_extension.cpp"], flags, linked)
+
+
+class KernelFaults:
+    """What kernels of one model could not compute: OpenVINO loses exceptions that they throw.
+
+    Args:
+        library: From `build_openvino_extension`.
+    """
+
+    def __init__(self, library: Path) -> None:
+        self._prefix = f"{DOMAIN}-{next(_numbers)}/".encode()
+        self._text = ctypes.create_string_buffer(_TEXT_BYTES)
+        try:
+            self._take = ctypes.CDLL(str(library)).irstd_openvino_take_fault
+        except OSError as error:
+            raise BuildError(
+                f"{library}: does not load ({error}); delete it and try again"
+            ) from error
+
+    def watch(self, model: "openvino.Model") -> None:
+        """Mark the nodes of a model, before it is compiled, as those to report."""
+        for node in model.get_ops():
+            if node.get_type_info().version_id == DOMAIN:
+                node.set_friendly_name(self._prefix.decode() + node.get_friendly_name())
+
+    def take(self) -> str | None:
+        """Return what went wrong since the last call, one line; None if nothing did."""
+        if not self._take(self._prefix, self._text, _TEXT_BYTES):
+            return None
+        return self._text.value.decode(errors="replace")
 
 
 def said_by_kernel(error: Exception) -> str | None:

@@ -34,15 +34,29 @@ inline ov::Dimension side(const ov::Node& node, size_t index, size_t axis) {
 // Shares `count` items out to the threads that OpenVINO gives this inference: `task` takes the
 // first item and the one after the last, and returns 0, or 1 if what it read is not finite.
 template <typename Task>
-void run_in_parallel(const ov::Node& node, int64_t count, const Task& task) {
-    std::atomic<bool> is_finite{true};
+int run_in_parallel(int64_t count, const Task& task) {
+    std::atomic<int> status{0};
     const int64_t most = std::max(parallel_get_max_threads(), 1);
     ov::parallel_nt(static_cast<int>(std::min(most, count)), [&](int part, int parts) {
-        if (task(count * part / parts, count * (part + 1) / parts) != 0) is_finite = false;
+        if (task(count * part / parts, count * (part + 1) / parts) != 0) status = 1;
     });
-    if (!is_finite)
-        OPENVINO_THROW("\nirstd.", node.get_type_name(), " ", node.get_friendly_name(),
-                       ": an input holds NaN or infinity; wanted finite numbers");
+    return status;
+}
+
+// Remembers that a node could not compute, until the session that its name tells takes it.
+void record_fault(const ov::Node& node, const char* finding) noexcept;
+
+// Computes a node. No exception leaves it: OpenVINO loses what is thrown on its single-threaded
+// path, and crashes in a later inference.
+template <typename Compute>
+bool evaluate_node(const ov::Node& node, const Compute& compute) noexcept {
+    try {
+        if (compute() != 0)
+            record_fault(node, "an input holds NaN or infinity; wanted finite numbers");
+    } catch (const std::exception& error) {
+        record_fault(node, error.what());
+    }
+    return true;
 }
 
 }  // namespace irstd::openvino

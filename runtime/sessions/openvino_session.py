@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from irstd.errors import BuildError, one_line
 from irstd.runtime.kernels.openvino_extension import (
+    KernelFaults,
     build_openvino_extension,
     has_fused_nodes,
     said_by_kernel,
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 class OpenVinoSession:
     """A graph in OpenVINO's CPU plugin. Outputs are the request's own buffers, reused."""
 
-    def __init__(self, compiled: "openvino.CompiledModel", description: str) -> None:
+    def __init__(
+        self,
+        compiled: "openvino.CompiledModel",
+        description: str,
+        faults: KernelFaults | None = None,
+    ) -> None:
         if any(port.element_type.to_dtype() != np.float32 for port in compiled.inputs):
             got = compiled.inputs[0].element_type.get_type_name()
             raise BuildError(f"the graph's input is {got}; wanted f32")
         self.input_shape = image_shape([_static_shape(port) for port in compiled.inputs])
         self.description = description
+        self._faults = faults
         self._outputs = range(len(compiled.outputs))
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
         self._bound: NDArray[np.float32] | None = None
@@ -43,8 +50,9 @@ class OpenVinoSession:
                 self._bound = x  # keeps the shared memory alive
             request.infer()
         except Exception as error:  # plain RuntimeError today, its own classes in other versions
-            said = said_by_kernel(error) or one_line(error)
-            raise BuildError(f"openvino cannot run the graph: {said}") from error
+            raise BuildError(f"openvino cannot run the graph: {one_line(error)}") from error
+        if self._faults and (fault := self._faults.take()):
+            raise BuildError(f"openvino cannot run the graph: {fault}")
         return tuple(request.get_output_tensor(index).data for index in self._outputs)
 
     def close(self) -> None:
@@ -62,6 +70,7 @@ def open_openvino(model: bytes, threads: int | None) -> OpenVinoSession:
     import openvino
 
     extension = build_openvino_extension() if has_fused_nodes(model) else None
+    faults = KernelFaults(extension) if extension else None
     settings: dict[str, str | int | bool] = {
         "PERFORMANCE_HINT": "LATENCY",
         # Without it float32 graphs silently run in bf16 on CPUs that have it.
@@ -73,16 +82,19 @@ def open_openvino(model: bytes, threads: int | None) -> OpenVinoSession:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         core = openvino.Core()
-        if extension is not None:
+        if extension:
             core.add_extension(str(extension))
-        compiled = core.compile_model(core.read_model(model), "CPU", settings)
+        graph = core.read_model(model)
+        if faults:
+            faults.watch(graph)
+        compiled = core.compile_model(graph, "CPU", settings)
     except Exception as error:  # plain RuntimeError today, its own classes in other versions
         said = said_by_kernel(error) or one_line(error)
         raise BuildError(f"openvino refuses the graph: {said}") from error
     used = "its own choice of" if threads is None else threads
     version = openvino.__version__.split("-")[0]
     form = ", fused kernels" if extension else ""
-    return OpenVinoSession(compiled, f"openvino {version}, CPU{form}, {used} threads")
+    return OpenVinoSession(compiled, f"openvino {version}, CPU{form}, {used} threads", faults)
 
 
 def _static_shape(port: "openvino.ConstOutput") -> list[int | str]:

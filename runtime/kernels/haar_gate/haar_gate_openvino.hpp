@@ -34,16 +34,17 @@ public:
     bool has_evaluate() const override { return true; }
 
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override {
-        const ov::Shape shape = inputs[0].get_shape();
-        outputs[0].set_shape(shape);
-        const auto side = [&shape](size_t axis) { return static_cast<int>(shape[axis]); };
-        run_in_parallel(*this, side(2), [&](int64_t begin, int64_t end) {
-            return irstd_haar_gate_f32(inputs[0].data<float>(), inputs[1].data<float>(),
-                                       inputs[2].data<float>(), outputs[0].data<float>(), side(0),
-                                       side(1), side(2), side(3), static_cast<int>(begin),
-                                       static_cast<int>(end));
+        return evaluate_node(*this, [&] {
+            const ov::Shape shape = inputs[0].get_shape();
+            outputs[0].set_shape(shape);
+            const auto side = [&shape](size_t axis) { return static_cast<int>(shape[axis]); };
+            return run_in_parallel(side(2), [&](int64_t begin, int64_t end) {
+                return irstd_haar_gate_f32(inputs[0].data<float>(), inputs[1].data<float>(),
+                                           inputs[2].data<float>(), outputs[0].data<float>(),
+                                           side(0), side(1), side(2), side(3),
+                                           static_cast<int>(begin), static_cast<int>(end));
+            });
         });
-        return true;
     }
 };
 

@@ -63,6 +63,11 @@ public:
     bool has_evaluate() const override { return true; }
 
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override {
+        return evaluate_node(*this, [&] { return compute(outputs, inputs); });
+    }
+
+private:
+    int compute(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
         const ov::Shape value = inputs[0].get_shape(), logits = inputs[2].get_shape();
         outputs[0].set_shape({logits[0], logits[1], value[2] * value[3]});
         const auto narrow = [](auto size) { return static_cast<int32_t>(size); };
@@ -74,15 +79,13 @@ public:
         std::transform(level_hw_.begin(), level_hw_.end(), shape.level_hw, narrow);
         const float* reference = inputs.size() == 4 ? inputs[3].data<float>() : nullptr;
         const int64_t items = int64_t{shape.images} * shape.heads * shape.queries;
-        run_in_parallel(*this, items, [&](int64_t begin, int64_t end) {
+        return run_in_parallel(items, [&](int64_t begin, int64_t end) {
             return irstd_ms_deform_attn_f32(&shape, inputs[0].data<float>(),
                                             inputs[1].data<float>(), inputs[2].data<float>(),
                                             reference, outputs[0].data<float>(), begin, end);
         });
-        return true;
     }
 
-private:
     static constexpr int64_t MAX_SIDE_PX = 16384;  // as in a bundle
 
     static bool has_kernel(int64_t d_head) {

@@ -37,6 +37,11 @@ public:
     bool has_evaluate() const override { return true; }
 
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override {
+        return evaluate_node(*this, [&] { return compute(outputs, inputs); });
+    }
+
+private:
+    static int compute(ov::TensorVector& outputs, const ov::TensorVector& inputs) {
         const ov::Shape shape = inputs[0].get_shape();
         outputs[0].set_shape(shape);
         const int channels = static_cast<int>(shape[1]), height = static_cast<int>(shape[2]);
@@ -47,18 +52,19 @@ public:
         for (size_t image = 0; image < shape[0]; ++image) {
             const float* x = inputs[0].data<float>() + image * size;
             float* out = outputs[0].data<float>() + image * size;
-            run_in_parallel(*this, channels, [&](int64_t begin, int64_t end) {
+            run_in_parallel(channels, [&](int64_t begin, int64_t end) {
                 return irstd_spectral_split_low_f32(x, inputs[1].data<float>(), low, height, width,
                                                     static_cast<int>(begin), static_cast<int>(end));
             });
-            run_in_parallel(*this, height, [&](int64_t begin, int64_t end) {
+            const int status = run_in_parallel(height, [&](int64_t begin, int64_t end) {
                 return irstd_spectral_split_gate_f32(
                     x, low, inputs[2].data<float>(), inputs[3].data<float>(),
                     inputs[4].data<float>(), out, channels, height, width, static_cast<int>(begin),
                     static_cast<int>(end));
             });
+            if (status != 0) return status;
         }
-        return true;
+        return 0;
     }
 };
 
