@@ -7,6 +7,7 @@ host harness.
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -214,9 +215,24 @@ def fake_driver(tmp_path_factory):
         pytest.skip("no cuda.h")
     folder = tmp_path_factory.mktemp("driver")
     command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1"]
-    source = ["-I", include[0], CUDA_HOST / "fake_driver.cpp", "-o", folder / "libcuda.so.1"]
-    subprocess.run([*command, *source, "-ldl"], check=True)
+    stubs = folder / "stubs.cpp"
+    stubs.write_text(
+        "".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in wanted_by_pycuda())
+    )
+    source = ["-I", include[0], CUDA_HOST / "fake_driver.cpp", stubs]
+    subprocess.run([*command, *source, "-o", folder / "libcuda.so.1", "-ldl"], check=True)
     return folder
+
+
+def wanted_by_pycuda():
+    """The driver's functions that pycuda is linked with: all must be there when it is loaded. Weak,
+    as `not supported`, they stand for those that fake_driver.cpp lacks."""
+    if not (spec := find_spec("pycuda")):
+        return []
+    library = next(Path(spec.submodule_search_locations[0]).glob("_driver*.so"))
+    symbols = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True)
+    names = re.findall(r" U (cu\w+)", symbols.stdout)
+    return [f"__attribute__((weak)) {name}" for name in names]
 
 
 def run(code, name, library_path=""):

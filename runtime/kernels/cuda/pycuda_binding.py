@@ -59,16 +59,17 @@ class Pycuda:
             context.detach()
 
     def properties(self, index: int) -> Properties:
-        attribute = self._cuda.device_attribute
+        known = self._cuda.device_attribute
         with self._checked():
             device = self._cuda.Device(index)
-            major, minor = device.compute_capability()
+            major = device.get_attribute(known.COMPUTE_CAPABILITY_MAJOR)
+            minor = device.get_attribute(known.COMPUTE_CAPABILITY_MINOR)
             return Properties(
                 device.name(),
                 10 * major + minor,
-                device.get_attribute(attribute.MULTIPROCESSOR_COUNT),
+                device.get_attribute(known.MULTIPROCESSOR_COUNT),
                 device.total_memory(),
-                device.get_attribute(attribute.L2_CACHE_SIZE),
+                device.get_attribute(known.L2_CACHE_SIZE),
             )
 
     def load(self, image: bytes) -> object:
