@@ -106,4 +106,3 @@ def haar_gate(
     out = device.empty(x.shape, dtype)
     gate(*(device.array(array) for array in (x, weight, bias)), out)
     return out.numpy()
-

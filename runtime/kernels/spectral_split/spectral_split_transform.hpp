@@ -83,11 +83,11 @@ struct RowPair {
 };
 
 __device__ __forceinline__ RowPair separated(const Value* line, int v, int width, float scale) {
-    const Value a = line[padded(v)], b = line[padded(v ? width - v : width / 2)];
-    if (v == 0) return {{scale * a.re, scale * b.re}, {scale * a.im, scale * b.im}};
-    scale *= 0.5f;
-    return {{scale * (a.re + b.re), scale * (a.im - b.im)},
-            {scale * (a.im + b.im), scale * (b.re - a.re)}};
+    const bool is_first = v == 0;
+    const Value a = line[padded(v)], b = line[padded(is_first ? width / 2 : width - v)];
+    scale *= is_first ? 1.0f : 0.5f;
+    return {{scale * (is_first ? a.re : a.re + b.re), scale * (is_first ? b.re : a.im - b.im)},
+            {scale * (is_first ? a.im : a.im + b.im), scale * (is_first ? b.im : b.re - a.re)}};
 }
 
 // The reverse, for the inverse transform: parts swapped.
@@ -146,7 +146,8 @@ struct Numbers {
         strips::Pack<T> packs[strips::PACKS];
 #pragma unroll
         for (int i = 0; i < strips::PACKS; ++i) strips::pack_up(values + i * IN_PACK, packs[i]);
-        *reinterpret_cast<uint4*>(to) = strips::vector_of(packs);
+        // An assignment may be taken apart again by the compiler.
+        __stwb(reinterpret_cast<uint4*>(to), strips::vector_of(packs));
     }
 };
 
@@ -190,11 +191,10 @@ __device__ __forceinline__ void store_rows(const Value* shared, int rows, int wi
     for (int row = vectors.first_row; row < rows; row += vectors.step_rows) {
         Numbers<T> pixels;
         const Value* line = shared + row / 2 * pitch(width);
+        const float* parts = reinterpret_cast<const float*>(line) + (row % 2 ? 0 : 1);
 #pragma unroll
-        for (int k = 0; k < pixels.COUNT; ++k) {
-            const Value value = line[padded(vectors.column + k)];
-            pixels.values[k] = (row % 2 ? value.re : value.im) + offset;
-        }
+        for (int k = 0; k < pixels.COUNT; ++k)
+            pixels.values[k] = parts[2 * padded(vectors.column + k)] + offset;
         pixels.store(low + vectors.pixel(row));
     }
 }
