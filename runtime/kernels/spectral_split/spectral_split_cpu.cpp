@@ -33,8 +33,7 @@ struct Plan {
           // The padding keeps rows off each other's cache sets.
           pitch(static_cast<ptrdiff_t>(blocks + (rows_together == 1 ? 2 : 0)) * LANES_FLOATS),
           v_squared(vectors ? static_cast<size_t>(rows_together) * width : width),
-          u_squared(static_cast<size_t>(padded_rows()) * std::max(vectors, 1)),
-          twiddles(vectors ? static_cast<size_t>(rows_together) * 2 * width : 0) {
+          u_squared(static_cast<size_t>(padded_rows()) * std::max(vectors, 1)) {
         block_at.resize(columns.base.size());
         for (size_t block = 0; block < block_at.size(); ++block)
             block_at[columns.base[block]] = static_cast<int>(block);
@@ -48,21 +47,19 @@ struct Plan {
                 v_squared.data()[i] = square(frequency(across.frequency(i), width));
             return;
         }
-        by_block.reserve(rows_together * across.last_by_block.size());
-        for (int row = 0; row < rows_together; ++row)
-            by_block.insert(by_block.end(), across.last_by_block.begin(), across.last_by_block.end());
         const Roots roots(width);
-        for (int i = 0; i < rows_together * vectors; ++i) {
-            const int group = i / LANES, lane = i % LANES;
-            const int k = across.frequency(i % vectors);
+        for (int row = 0; row < rows_together; ++row)
+            for (const int frequency : across.base)
+                for (int q = 1; q < across.last; ++q)
+                    append_lanes(by_block, [&](int) { return roots(frequency * q, vectors); });
+        for (int i = 0; i < rows_together * vectors; i += LANES) {
+            const auto k = [&](int lane) { return across.frequency((i + lane) % vectors); };
             for (int l = 0; l < LANES; ++l)
-                v_squared.data()[(group * LANES + l) * LANES + lane] =
-                    square(frequency(k + vectors * l, width));
-            for (int l = 1; l < LANES; ++l) {
-                float* w = twiddles.data() + (group * (LANES - 1) + l - 1) * LANES_FLOATS + lane;
-                w[0] = roots(l * k, width).re;
-                w[LANES] = roots(l * k, width).im;
-            }
+                for (int lane = 0; lane < LANES; ++lane)
+                    v_squared.data()[i * LANES + l * LANES + lane] =
+                        square(frequency(k(lane) + vectors * l, width));
+            for (int l = 1; l < LANES; ++l)
+                append_lanes(twiddles, [&](int lane) { return roots(l * k(lane), width); });
         }
     }
 
@@ -81,8 +78,9 @@ struct Plan {
     std::vector<int> block_at;  // of the columns' last stage, by lowest frequency
     Buffer v_squared;  // (groups of LANES vectors, LANES frequencies, LANES); or (width) if not vectors
     Buffer u_squared;  // (rows of the spectrum, vectors); or (rows)
-    std::vector<float> by_block;  // twiddles of the last stage across, for the rows together
-    Buffer twiddles;   // (groups, LANES - 1) complex vectors
+    // Twiddles for each lane: across, of the last stage for all blocks of the rows together, and
+    // between the vectors and the lanes, (groups, LANES - 1).
+    std::vector<float> by_block, twiddles;
 };
 
 struct Workspace {
@@ -151,7 +149,7 @@ IRSTD_INLINE void finish_columns(const Plan& plan, ConstLine in, float* spectrum
     const auto transform = [&](int low, Lanes (&z)[LAST]) __attribute__((always_inline)) {
         const int block = plan.block_at[low];
         load_block<LAST, false>(in, block, z);
-        if (low > 0) twiddle(z, table + block * (LAST - 1) * LANES_FLOATS);
+        if (low > 0) twiddle<float>(z, table + block * (LAST - 1) * TWIDDLE_FLOATS<float>);
         dft(z);
     };
     Lanes z[LAST], w[LAST];
@@ -179,7 +177,8 @@ IRSTD_INLINE void invert_block(Lanes (&z)[LAST], int block, Line out) {
 }
 
 template <int LAST>
-IRSTD_INLINE void start_columns_back(const Plan& plan, const float* spectrum, Line out) {
+IRSTD_INLINE void start_columns_back(const Plan& plan, const float* spectrum, Line out,
+                                     const float* next) {
     const int blocks = plan.height / LAST;
     const ptrdiff_t pitch = plan.pitch, band = blocks * pitch;
     Lanes z[LAST], w[LAST];
@@ -188,6 +187,8 @@ IRSTD_INLINE void start_columns_back(const Plan& plan, const float* spectrum, Li
     const float *ahead = spectrum, *behind = spectrum + band;
     for (int low = 1; 2 * low < blocks; ++low) {
         ahead += pitch, behind -= pitch;
+#pragma GCC unroll 8
+        for (int row = 0; row < 2 * LAST; ++row, next += plan.width) __builtin_prefetch(next, 1, 2);
         visit_pairs(ahead, behind, band, z, w, join);
         invert_block(z, plan.block_at[low], out);
         invert_block(w, plan.block_at[blocks - low], out);
@@ -222,10 +223,11 @@ IRSTD_CLONES void columns_back(const Plan& plan, Workspace& work, float* low) {
         const bool is_whole = plan.width - left >= STRIP_PX;
         const Line out = is_whole ? Line{low + left, plan.width} : tile;
         const Line first = plan.columns.stages.empty() ? out : tile;
+        const float* next = low + left + STRIP_PX;
         const float* spectrum = work.spectrum.data() + 2 * left;
-        if (plan.columns.last == 4) start_columns_back<4>(plan, spectrum, first);
-        else if (plan.columns.last == 2) start_columns_back<2>(plan, spectrum, first);
-        else start_columns_back<1>(plan, spectrum, first);
+        if (plan.columns.last == 4) start_columns_back<4>(plan, spectrum, first, next);
+        else if (plan.columns.last == 2) start_columns_back<2>(plan, spectrum, first, next);
+        else start_columns_back<1>(plan, spectrum, first, next);
         run_inverse(plan.columns, tile, out, work.scratch.data());
         if (!is_whole)
             for (int y = 0; y < plan.height; ++y)
@@ -241,7 +243,7 @@ IRSTD_INLINE void dft_neighbours(Lanes (&z)[LANES], const float* table, int next
     for (int i = 0; i < LANES; i += LAST) {
         Lanes part[LAST];
         for (int q = 0; q < LAST; ++q) part[q] = z[i + q];
-        twiddle(part, table + i / LAST * next);
+        twiddle<Pixels>(part, table + i / LAST * next);
         dft(part);
         for (int q = 0; q < LAST; ++q) z[i + q] = part[q];
     }
@@ -256,9 +258,9 @@ IRSTD_INLINE void respond(float* vectors, const float* by_block, const float* by
     Lanes z[LANES];
 #pragma GCC unroll 8
     for (int i = 0; i < LANES; ++i) load<false>(vectors + i * LANES_FLOATS, z[i]);
-    dft_neighbours<LAST>(z, by_block, (LAST - 1) * LANES_FLOATS);
+    dft_neighbours<LAST>(z, by_block, (LAST - 1) * TWIDDLE_FLOATS<Pixels>);
     transpose(z);
-    twiddle(z, twiddles);
+    twiddle<Pixels>(z, twiddles);
     dft(z);
 #pragma GCC unroll 8
     for (int l = 0; l < LANES; ++l) {
@@ -276,16 +278,13 @@ IRSTD_INLINE void respond(float* vectors, const float* by_block, const float* by
 
 template <int LAST>
 IRSTD_INLINE void filter_rows(const Plan& plan, Workspace& work, float inverse_cutoff, float scale,
-                              const float* next, const float* low) {
+                              const float* next) {
     const int groups = plan.rows_together * plan.vectors / LANES;
     const int share = (plan.height * plan.width / Buffer::LINE_PX + plan.rows - 1) / plan.rows *
                       plan.rows_together * Buffer::LINE_PX;
     for (int u = 0; u < plan.rows; u += plan.rows_together) {
-        for (int i = 0; i < share; i += Buffer::LINE_PX) {
-            __builtin_prefetch(next + i, 0, 2);
-            __builtin_prefetch(low + i, 1, 2);
-        }
-        next += share, low += share;
+        for (int i = 0; i < share; i += Buffer::LINE_PX) __builtin_prefetch(next + i, 0, 2);
+        next += share;
         float* rows = work.spectrum.data() + u * plan.pitch;
         const auto line = [&](int row) __attribute__((always_inline)) {
             return Line{rows + row * plan.pitch, LANES_FLOATS};
@@ -298,9 +297,9 @@ IRSTD_INLINE void filter_rows(const Plan& plan, Workspace& work, float inverse_c
             irstd::load(u_squared + group * LANES, squared);
             const int block = group * LANES / LAST;
             respond<LAST>(rows + group * LANES * LANES_FLOATS,
-                          plan.by_block.data() + block * (LAST - 1) * LANES_FLOATS,
+                          plan.by_block.data() + block * (LAST - 1) * TWIDDLE_FLOATS<Pixels>,
                           plan.across.last_by_place.data(),
-                          plan.twiddles.data() + group * (LANES - 1) * LANES_FLOATS,
+                          plan.twiddles.data() + group * (LANES - 1) * TWIDDLE_FLOATS<Pixels>,
                           plan.v_squared.data() + group * LANES * LANES, squared * inverse_cutoff,
                           inverse_cutoff, scale);
         }
@@ -342,14 +341,14 @@ IRSTD_INLINE void filter_rows_any(const Plan& plan, Workspace& work, float inver
     }
 }
 
-IRSTD_CLONES void filter(const Plan& plan, Workspace& work, float cutoff, const float* next, const float* low) {
+IRSTD_CLONES void filter(const Plan& plan, Workspace& work, float cutoff, const float* next) {
     const float inverse = inverse_square(cutoff);
     const float scale = 0.5f / (static_cast<float>(plan.height) * static_cast<float>(plan.width));
     if (!plan.vectors) return filter_rows_any(plan, work, inverse, scale);
     switch (plan.across.last) {
-        case 8: return filter_rows<8>(plan, work, inverse, scale, next, low);
-        case 4: return filter_rows<4>(plan, work, inverse, scale, next, low);
-        default: return filter_rows<2>(plan, work, inverse, scale, next, low);
+        case 8: return filter_rows<8>(plan, work, inverse, scale, next);
+        case 4: return filter_rows<4>(plan, work, inverse, scale, next);
+        default: return filter_rows<2>(plan, work, inverse, scale, next);
     }
 }
 
@@ -365,7 +364,7 @@ int irstd_spectral_split_low_f32(const float* x, const float* cutoff, float* low
     for (int channel = begin; channel < end; ++channel) {
         const float* next = x + (channel + 1 < end ? channel + 1 : channel) * size;
         columns_forward(plan, x + channel * size, work);
-        filter(plan, work, cutoff[channel], next, low + channel * size);
+        filter(plan, work, cutoff[channel], next);
         columns_back(plan, work, low + channel * size);
     }
     return 0;

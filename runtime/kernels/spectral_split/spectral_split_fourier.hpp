@@ -48,13 +48,25 @@ IRSTD_INLINE void store(const Lanes& z, float* p) {
     irstd::store(INVERSE ? z.re : z.im, p + LANES);
 }
 
+// A twiddle is one complex number or, with T = Pixels, one for each lane.
+template <typename T>
+constexpr int TWIDDLE_FLOATS = 2 * sizeof(T) / sizeof(float);
+
+template <typename T>
+IRSTD_INLINE void twiddle(Lanes& z, const float* w) {
+    T re, im;
+    irstd::load(w, re);
+    irstd::load(w + TWIDDLE_FLOATS<T> / 2, im);
+    z = {z.re * re - z.im * im, z.re * im + z.im * re};
+}
+
 // Stage of a transform: `blocks` blocks of radix * step values, of which those `step` apart are
 // transformed together. Forward, the twiddles depend on the block; back, on the place in it.
 struct Stage {
     int radix, step, blocks;
-    const float* by_block;  // (blocks, radix - 1) complex vectors: w^q for 0 < q < radix
-    const float* by_place;  // (step, radix - 1)
-    const float* roots;     // (radix) complex numbers: e^(-2 pi i k / radix)
+    const float* by_block;  // (blocks, radix - 1) twiddles of one number
+    const float* by_place;  // (step, radix - 1) twiddles, of one number or one for each lane
+    const float* roots;     // (radix) complex: e^(-2 pi i k / radix)
 };
 
 // e^(-2 pi i k / n) for k < n.
@@ -75,10 +87,19 @@ private:
     std::vector<Complex<float>> values_;
 };
 
+// Append a twiddle of one number for each lane.
+template <typename Number>
+void append_lanes(std::vector<float>& table, const Number& number) {
+    Complex<float> w[LANES];
+    for (int l = 0; l < LANES; ++l) w[l] = number(l);
+    for (int l = 0; l < LANES; ++l) table.push_back(w[l].re);
+    for (int l = 0; l < LANES; ++l) table.push_back(w[l].im);
+}
+
 // The stages of a transform of `n` values but for a last one of radix `last`, which the caller does:
 // n / last blocks of neighbours. Value q of block b has in the end frequency base[b] + n / last * q.
 //
-// With `lanes` above 1 it is a part of a transform of n * lanes values, of which lane l has those at
+// With `lanes` = LANES, not 1, it is a part of a transform of n * lanes values, of which lane l has those at
 // j * lanes + l: the twiddles on the way back are then those of the whole, one for each lane.
 class Fourier {
 public:
@@ -128,33 +149,30 @@ private:
         return tables_.back().data();
     }
 
-    // Append w^q for 0 < q < radix, w = e^(-2 pi i k / of) with `k` and then `more` for each next lane.
-    static void append(Table& table, int radix, int64_t k, int64_t more, int of,
-                       const Roots& roots) {
-        for (int q = 1; q < radix; ++q) {
-            for (int l = 0; l < LANES; ++l) table.push_back(roots((k + l * more) * q, of).re);
-            for (int l = 0; l < LANES; ++l) table.push_back(roots((k + l * more) * q, of).im);
-        }
-    }
+    static void append(Table& table, Complex<float> w) { table.insert(table.end(), {w.re, w.im}); }
 
     Table block_twiddles(int radix, int blocks, const Roots& roots) const {
         Table table;
         for (int block = 0; block < blocks; ++block)
-            append(table, radix, base[block], 0, blocks * radix, roots);
+            for (int q = 1; q < radix; ++q) append(table, roots(base[block] * q, blocks * radix));
         return table;
     }
 
     Table place_twiddles(int radix, int step, const Roots& roots) const {
         Table table;
+        const int of = radix * step * lanes;
         for (int j = 0; j < step; ++j)
-            append(table, radix, j * lanes, lanes > 1, radix * step * lanes, roots);
+            for (int q = 1; q < radix; ++q) {
+                if (lanes == 1) append(table, roots(j * q, of));
+                else append_lanes(table, [&](int l) { return roots((j * LANES + l) * q, of); });
+            }
         return table;
     }
 
     Table powers(int radix, const Roots& roots) const {
         Table table;
         for (int k = 0; k < radix; ++k)
-            table.push_back(roots(k, radix).re), table.push_back(roots(k, radix).im);
+            append(table, roots(k, radix));
         return table;
     }
 
@@ -197,34 +215,30 @@ IRSTD_INLINE void dft(Lanes (&z)[RADIX], const float* roots = nullptr) {
     }
 }
 
-template <int RADIX>
+template <typename T, int RADIX>
 IRSTD_INLINE void twiddle(Lanes (&z)[RADIX], const float* table) {
 #pragma GCC unroll 8
-    for (int q = 1; q < RADIX; ++q) {
-        Lanes w;
-        load<false>(table + (q - 1) * LANES_FLOATS, w);
-        z[q] = z[q] * w;
-    }
+    for (int q = 1; q < RADIX; ++q) twiddle<T>(z[q], table + (q - 1) * TWIDDLE_FLOATS<T>);
 }
 
-template <int RADIX, bool INVERSE>
+template <int RADIX, bool INVERSE, typename T>
 IRSTD_INLINE void butterfly(const float* in, ptrdiff_t in_step, float* out, ptrdiff_t out_step,
                             const float* table, const float* roots) {
     Lanes z[RADIX];
 #pragma GCC unroll 8
     for (int q = 0; q < RADIX; ++q) load<INVERSE>(in + q * in_step, z[q]);
-    if (table) twiddle(z, table);
+    if (table) twiddle<T>(z, table);
     dft(z, roots);
 #pragma GCC unroll 8
     for (int q = 0; q < RADIX; ++q) store<INVERSE>(z[q], out + q * out_step);
 }
 
-template <int RADIX, bool INVERSE>
+template <int RADIX, bool INVERSE, typename T>
 IRSTD_INLINE void run_stage(const Stage& stage, ConstLine in, Line out) {
-    constexpr int TABLE = (RADIX - 1) * LANES_FLOATS;
+    constexpr int TABLE = (RADIX - 1) * TWIDDLE_FLOATS<T>;
     const ptrdiff_t in_step = in.stride * stage.step, out_step = out.stride * stage.step;
     const auto at = [&](int block, int place, const float* table) __attribute__((always_inline)) {
-        butterfly<RADIX, INVERSE>(in.data + block * RADIX * in_step + place * in.stride, in_step,
+        butterfly<RADIX, INVERSE, T>(in.data + block * RADIX * in_step + place * in.stride, in_step,
                                      out.data + block * RADIX * out_step + place * out.stride,
                                      out_step, table, stage.roots);
     };
@@ -242,9 +256,9 @@ IRSTD_INLINE void run_stage(const Stage& stage, ConstLine in, Line out) {
 }
 
 // A prime radix without a butterfly of its own: radix^2 operations.
-template <bool INVERSE>
+template <bool INVERSE, typename T>
 IRSTD_INLINE void run_prime_stage(const Stage& stage, ConstLine in, Line out, float* scratch) {
-    const ptrdiff_t table_size = (stage.radix - 1) * LANES_FLOATS;
+    const ptrdiff_t table_size = (stage.radix - 1) * TWIDDLE_FLOATS<T>;
     Lanes* z = reinterpret_cast<Lanes*>(scratch);
     Lanes* y = z + stage.radix;
     const auto index = [&](int block, int q, int place) __attribute__((always_inline)) {
@@ -256,9 +270,7 @@ IRSTD_INLINE void run_prime_stage(const Stage& stage, ConstLine in, Line out, fl
                                          : stage.by_block + block * table_size;
             for (int q = 0; q < stage.radix; ++q) {
                 load<INVERSE>(in.data + index(block, q, place) * in.stride, z[q]);
-                if (q == 0) continue;
-                load<false>(table + (q - 1) * LANES_FLOATS, y[0]);
-                z[q] = z[q] * y[0];
+                if (q > 0) twiddle<T>(z[q], table + (q - 1) * TWIDDLE_FLOATS<T>);
             }
             dft_odd(stage.radix, z, stage.roots, y);
             for (int q = 0; q < stage.radix; ++q)
@@ -266,24 +278,29 @@ IRSTD_INLINE void run_prime_stage(const Stage& stage, ConstLine in, Line out, fl
         }
 }
 
-template <bool INVERSE>
+template <bool INVERSE, typename T>
 IRSTD_INLINE void run_any_stage(const Stage& stage, ConstLine in, Line out, float* scratch) {
     switch (stage.radix) {
-        case 2: return run_stage<2, INVERSE>(stage, in, out);
-        case 3: return run_stage<3, INVERSE>(stage, in, out);
-        case 4: return run_stage<4, INVERSE>(stage, in, out);
-        case 5: return run_stage<5, INVERSE>(stage, in, out);
-        case 8: return run_stage<8, INVERSE>(stage, in, out);
-        default: return run_prime_stage<INVERSE>(stage, in, out, scratch);
+        case 2: return run_stage<2, INVERSE, T>(stage, in, out);
+        case 3: return run_stage<3, INVERSE, T>(stage, in, out);
+        case 4: return run_stage<4, INVERSE, T>(stage, in, out);
+        case 5: return run_stage<5, INVERSE, T>(stage, in, out);
+        case 8: return run_stage<8, INVERSE, T>(stage, in, out);
+        default: return run_prime_stage<INVERSE, T>(stage, in, out, scratch);
     }
 }
 
 __attribute__((noinline)) IRSTD_CLONES void forward_stage(const Stage& stage, ConstLine in, Line out, float* scratch) {
-    run_any_stage<false>(stage, in, out, scratch);
+    run_any_stage<false, float>(stage, in, out, scratch);
 }
 
 __attribute__((noinline)) IRSTD_CLONES void inverse_stage(const Stage& stage, Line in, Line out, float* scratch) {
-    run_any_stage<true>(stage, in, out, scratch);
+    run_any_stage<true, float>(stage, in, out, scratch);
+}
+
+__attribute__((noinline)) IRSTD_CLONES void inverse_stage_of_lanes(const Stage& stage, Line in,
+                                                                   Line out, float* scratch) {
+    run_any_stage<true, Pixels>(stage, in, out, scratch);
 }
 
 // All stages of the forward transform, the last of which writes to `out`; returns where the values
@@ -298,8 +315,9 @@ inline ConstLine run_forward(const Fourier& fourier, ConstLine in, Line out, flo
 
 // All stages of the inverse transform, within `work` but for the last, which writes to `out`.
 inline void run_inverse(const Fourier& fourier, Line work, Line out, float* scratch) {
+    const auto run = fourier.lanes > 1 ? inverse_stage_of_lanes : inverse_stage;
     for (size_t i = fourier.stages.size(); i-- > 0;)
-        inverse_stage(fourier.stages[i], work, i == 0 ? out : work, scratch);
+        run(fourier.stages[i], work, i == 0 ? out : work, scratch);
 }
 
 // Exchange registers and lanes.
