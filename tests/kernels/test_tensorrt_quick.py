@@ -300,13 +300,13 @@ def test_older_tensorrt_is_refused():
         register(SimpleNamespace(register=None), doubling())
 
 
-def test_what_tensorrt_does_not_take_is_one_clear_line():
+def test_what_tensorrt_does_not_take_is_one_clear_line(monkeypatch):
     plugin = FakePlugin()
 
     def refuse(name, lazy_register):
         raise ValueError("already has a definition")
 
-    plugin.register = refuse
+    monkeypatch.setattr(plugin, "register", refuse)
     with pytest.raises(UsageError, match="irstd::Double: TensorRT does not take it: already has"):
         register(plugin, doubling())
 
