@@ -1,4 +1,4 @@
-"""`irstd-bench`: latency, paced, accuracy, compare."""
+"""`irstd-bench`: latency, paced, accuracy, kernels, compare."""
 
 import argparse
 import contextlib
@@ -21,6 +21,7 @@ from irstd.benchmarks.compare import (
 )
 from irstd.benchmarks.conditions import Watch
 from irstd.benchmarks.footage import SIMULATED_FRAMES, SIMULATED_SEED, load_footage
+from irstd.benchmarks.kernels import OPERATORS
 from irstd.benchmarks.latency import measure_interleaved, measure_latency
 from irstd.benchmarks.paced import measure_paced
 from irstd.benchmarks.progress import Progress
@@ -101,6 +102,12 @@ def make_command(command_line: str) -> argparse.ArgumentParser:
     )
     _add_threads(accuracy)
     _add_out(accuracy)
+
+    kernels = add_verb(verbs, "kernels", _kernels, "time the fused kernels beside their peers")
+    kernels.add_argument("--op", choices=OPERATORS, help="one operator; all if not given")
+    kernels.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where")
+    _add_threads(kernels)
+    _add_out(kernels)
 
     compare = add_verb(verbs, "compare", _compare, "put reports side by side")
     compare.add_argument(
@@ -184,6 +191,20 @@ def _accuracy(options: argparse.Namespace) -> Outcome:
     list_name = None if options.list is None else str(options.list)
     report |= accuracy_fields(scored, str(options.data), list_name)
     return _finish(options, report, accuracy_text(report))
+
+
+def _kernels(options: argparse.Namespace) -> Outcome:
+    _check_outputs(options)
+    if options.device == "cuda":
+        from irstd.benchmarks.kernels.gpu_suite import kernels_report, kernels_text
+    else:
+        from irstd.benchmarks.kernels.cpu_suite import kernels_report, kernels_text
+
+    report = begin_report("kernels", None, options.command_line, environment())
+    with Progress("timing kernels", 100, "%", enabled=not options.quiet) as progress:
+        report |= kernels_report(options.op, options.threads, progress.show)
+    _write_out(options, report)
+    return Outcome(report, kernels_text(report))
 
 
 def _compare(options: argparse.Namespace) -> Outcome:

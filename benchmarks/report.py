@@ -52,16 +52,16 @@ class Subject:
 
 
 def begin_report(
-    kind: str, subject: Subject, command: str, environment: Mapping[str, Any]
+    kind: str, subject: Subject | None, command: str, environment: Mapping[str, Any]
 ) -> Report:
-    """Return the fields that all kinds of report share."""
+    """Return the fields that all kinds of report share; None for what is no bundle."""
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
         "tool": {"name": "irstd-bench", "version": __version__},
         "command": command,
         "started_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **describe_subject(subject),
+        **(describe_subject(subject) if subject else {}),
         "environment": dict(environment),
     }
 

@@ -6,8 +6,6 @@ import shutil
 import textwrap
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "runtime" / "kernels"
 

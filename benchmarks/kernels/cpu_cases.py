@@ -1,0 +1,115 @@
+"""What `irstd-bench kernels` times on a CPU."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from irstd.benchmarks.kernels import OPERATORS
+from irstd.benchmarks.kernels.cpu_peers import Run, peers
+from irstd.benchmarks.kernels.gpu_cases import Array, Arrays, Case, check, make_inputs
+from irstd.runtime.kernels.haar_gate.cpu import haar_gate
+from irstd.runtime.kernels.ms_deform_attn.cpu import ms_deform_attn, ms_deform_attn_u8
+from irstd.runtime.kernels.ms_deform_attn.reference import dequantize
+from irstd.runtime.kernels.spectral_split.cpu import spectral_split
+
+OURS = "ours"
+SEED = 0
+# The grids of queries beside the reference, whose levels are its side, a half and a quarter of it.
+_GRIDS_PX = (64, 256)
+
+_KERNELS: dict[str, Callable[..., Array]] = {
+    "haar_gate": haar_gate,
+    "spectral_split": spectral_split,
+    "ms_deform_attn": ms_deform_attn,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CpuCase:
+    """One call of a kernel, and who else can do it.
+
+    Attributes:
+        op: Of interface.md.
+        label: "reference", or its shape.
+        dtype: Of the values.
+        prepare: Takes the number of threads; yields OURS first, then each peer that is installed,
+            with a function that computes once.
+        error: Largest error of a result, relative to the largest value of the definition.
+    """
+
+    op: str
+    label: str
+    dtype: str
+    prepare: Callable[[int], Iterator[tuple[str, Run]]]
+    error: Callable[[Array], float]
+
+
+def cpu_cases(op: str | None = None) -> Iterator[CpuCase]:
+    """Yield the cases of one operator, or of all, drawn with a fixed seed."""
+    for name in OPERATORS if op is None else (op,):
+        if name == "ms_deform_attn":
+            yield _attention("reference", 128)
+            for side_px in _GRIDS_PX:
+                yield _attention(f"{side_px}x{side_px} queries", side_px)
+            yield _attention("reference", 128, "uint8")
+        else:
+            yield _maps(name, "reference", (1, 64, 256, 256))
+            yield _maps(name, "16x512x512", (1, 16, 512, 512))
+
+
+def _maps(op: str, label: str, size: tuple[int, int, int, int]) -> CpuCase:
+    return _plain_case(Case(op, label, "float32", size))
+
+
+def _attention(label: str, side_px: int, dtype: str = "float32") -> CpuCase:
+    levels = tuple((side_px // k, side_px // k) for k in (1, 2, 4))
+    case = Case(
+        "ms_deform_attn", label, dtype, (1, 8, 32, 4), level_hw=levels, query_hw=(side_px, side_px)
+    )
+    return _plain_case(case) if dtype == "float32" else _bytes_case(case)
+
+
+def _plain_case(case: Case) -> CpuCase:
+    arrays = make_inputs(case, np.random.default_rng(SEED))
+
+    def prepare(threads: int) -> Iterator[tuple[str, Run]]:
+        yield OURS, _ours(_KERNELS[case.op], arrays, threads, case.keywords)
+        yield from peers(case, arrays, threads)
+
+    return CpuCase(
+        case.op,
+        case.label,
+        case.precision,
+        prepare,
+        lambda result: check(case, arrays, result).error,
+    )
+
+
+def _bytes_case(case: Case) -> CpuCase:
+    """8-bit values, which no peer has: they get the float32 values that the bytes stand for."""
+    made = make_inputs(case, np.random.default_rng(SEED))
+    arrays = {
+        name: array if name == "value" else array.astype(np.float32) for name, array in made.items()
+    }  # offsets and logits of a GPU's 8-bit case are halves
+    floats = {name: arrays[name] for name in ("offsets", "logits")}
+    value = dequantize(made["value"].astype(np.uint8), arrays["scale"], arrays["zero"])
+    floats = {"value": np.ascontiguousarray(value, np.float32)} | floats
+    in_floats = dataclasses.replace(case, precision="float32")
+
+    def prepare(threads: int) -> Iterator[tuple[str, Run]]:
+        yield OURS, _ours(ms_deform_attn_u8, arrays, threads, case.keywords)
+        yield from peers(in_floats, floats, threads)
+
+    return CpuCase(
+        case.op, case.label, case.precision, prepare,
+        lambda result: check(in_floats, floats, result).error,
+    )  # fmt: skip
+
+
+def _ours(
+    kernel: Callable[..., Array], arrays: Arrays, threads: int, keywords: dict[str, Any]
+) -> Run:
+    out = kernel(**arrays, **keywords, threads=threads)
+    return lambda: kernel(**arrays, **keywords, out=out, threads=threads)

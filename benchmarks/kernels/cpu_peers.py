@@ -1,0 +1,123 @@
+"""What the CPU kernels are timed against: the same operator in torch and as a plain graph.
+
+The plain graph is the one that `irstd.compile.operators` writes out, already in the form that runs
+fastest of those tried, and it keeps weights as constants, so that engines prepare them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from irstd.benchmarks.kernels.gpu_cases import Array, Case
+from irstd.errors import MissingDependency
+
+Run = Callable[[], Array]
+
+OPERATORS = {
+    "haar_gate": "HaarGate",
+    "ms_deform_attn": "MSDeformAttn",
+    "spectral_split": "SpectralSplit",
+}
+WEIGHTS = ("weight", "bias", "cutoff", "gate_weight", "gate_bias", "gamma")
+
+
+def peers(case: Case, arrays: Mapping[str, Array], threads: int) -> Iterator[tuple[str, Run]]:
+    """Yield each peer that is installed, ready to run: its name and a function that computes once.
+
+    Args:
+        case: In float32.
+        arrays: Its inputs.
+        threads: That each call may use.
+    """
+    for name, make in (("torch", _torch), ("onnxruntime", _onnxruntime), ("openvino", _openvino)):
+        try:
+            yield name, make(case, arrays, threads)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise MissingDependency(
+                    f"{error.name} is not installed, and plain graphs need it; "
+                    "pip install 'irstd-sdk[compile,train]'"
+                ) from error
+
+
+def _torch(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
+    import torch
+
+    from irstd.compile.operators.haar_gate import haar_gate
+    from irstd.compile.operators.ms_deform_attn import ms_deform_attn
+    from irstd.compile.operators.spectral_split import spectral_split
+
+    functions: dict[str, Callable[..., Any]] = {
+        "haar_gate": haar_gate,
+        "ms_deform_attn": ms_deform_attn,
+        "spectral_split": spectral_split,
+    }
+    function, keywords = functions[case.op], case.keywords
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    torch.set_num_threads(threads)
+
+    @torch.inference_mode()
+    def run() -> Array:
+        result: Array = function(**tensors, **keywords).numpy()
+        return result
+
+    return run
+
+
+def _onnxruntime(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(
+        _plain_graph(case, arrays), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {item.name: arrays[item.name] for item in session.get_inputs()}
+
+    def run() -> Array:
+        result: Array = session.run(None, feed)[0]
+        return result
+
+    return run
+
+
+def _openvino(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    # Without the hint float32 graphs silently run in bf16 on CPUs that have it.
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(core.read_model(_plain_graph(case, arrays)), "CPU", settings)
+    request = compiled.create_infer_request()
+    held = [(port, arrays[port.any_name]) for port in compiled.inputs]
+    for port, array in held:
+        request.set_tensor(port, openvino.Tensor(array, shared_memory=True))
+
+    def run() -> Array:
+        request.infer()
+        result: Array = request.get_output_tensor(0).data
+        return result
+
+    return run
+
+
+def _plain_graph(case: Case, arrays: Mapping[str, Array]) -> bytes:
+    from irstd.compile.operators.single import plain_graph
+
+    shape = _result_shape(case, arrays)
+    model = plain_graph(OPERATORS[case.op], arrays, shape, constants=WEIGHTS, **case.keywords)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def _result_shape(case: Case, arrays: Mapping[str, Array]) -> tuple[int, ...]:
+    if case.op != "ms_deform_attn":
+        return arrays["x"].shape
+    images, queries, heads = arrays["logits"].shape[:3]
+    return images, queries, heads * int(np.prod(arrays["value"].shape[3:]))
