@@ -8,4 +8,7 @@
 #define IRSTD_ISA avx512
 #define IRSTD_VECTOR_BYTES 64
 #include "ms_deform_attn_core.hpp"
+#include "ms_deform_attn_project.hpp"
+//
+#include "ms_deform_attn_module.hpp"
 #endif

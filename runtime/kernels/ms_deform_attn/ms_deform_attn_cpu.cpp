@@ -10,57 +10,63 @@
 #endif
 
 namespace irstd::ms_deform_attn {
+
+Memory::~Memory() { std::free(data_); }
+
+void Memory::reserve(size_t bytes) {
+    constexpr size_t LINE = 64, LARGE_PAGE = size_t{2} << 20;
+    if (bytes <= bytes_) return;
+    const size_t unit = bytes < LARGE_PAGE ? LINE : LARGE_PAGE;
+    std::free(data_);
+    bytes_ = (bytes + unit - 1) / unit * unit;
+    data_ = std::aligned_alloc(unit, bytes_);
+    if (!data_) std::abort();
+#if defined(__linux__)
+    if (unit == LARGE_PAGE) madvise(data_, bytes_, MADV_HUGEPAGE);
+#endif
+}
+
 namespace {
 
-// A thread's memory for the map of a head: kept, because its pages cost as much as the repacking, and
-// in large pages, because the rows that neighbouring queries reach lie on more small ones than the
-// processor keeps addresses of.
-class Workspace {
-public:
-    ~Workspace() { std::free(memory_); }
-    void* of(size_t bytes) {
-        if (bytes <= bytes_) return memory_;
-        std::free(memory_);
-        bytes_ = (bytes + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
-        memory_ = std::aligned_alloc(LARGE_PAGE, bytes_);
-        if (!memory_) std::abort();
-#if defined(__linux__)
-        madvise(memory_, bytes_, MADV_HUGEPAGE);
-#endif
-        return memory_;
-    }
-
-private:
-    static constexpr size_t LARGE_PAGE = size_t{2} << 20;
-    void* memory_ = nullptr;
-    size_t bytes_ = 0;
+struct Version {
+    decltype(plain::attend)* attend;
+    decltype(plain::run_module)* run_module;
 };
 
-using Attend = decltype(plain::attend);
-
-Attend* best_version() {
+Version best_version() {
 #if defined(IRSTD_HAS_VERSIONS)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-        return avx512::attend;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::attend;
+        return {avx512::attend, avx512::run_module};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return {avx2::attend, avx2::run_module};
 #endif
-    return plain::attend;
+    return {plain::attend, plain::run_module};
 }
 
-Attend* const ATTEND = best_version();
+const Version VERSION = best_version();
+
+size_t map_bytes(const Shape& shape, bool is_bytes) {
+    const size_t element = is_bytes && shape.d_head > 1 ? 2 : sizeof(float);
+    return element * shape.d_head * MapLevels(shape).positions;
+}
 
 int attend(const Core& core, int64_t begin, int64_t end) {
-    static thread_local Workspace workspace;
-    const MapLevels levels(core.shape);
-    const size_t element = core.scale && core.shape.d_head > 1 ? 2 : sizeof(float);
-    void* memory = workspace.of(element * core.shape.d_head * levels.positions);
-    return ATTEND(core, levels, memory, begin, end) ? 0 : 1;
+    // Kept, because its pages cost as much as the repacking.
+    static thread_local Memory workspace;
+    workspace.reserve(map_bytes(core.shape, core.scale));
+    return VERSION.attend(core, MapLevels(core.shape), workspace.data(), begin, end) ? 0 : 1;
+}
+
+int run(const Module& module, Step step, int64_t begin, int64_t end) {
+    return VERSION.run_module(module, MapLevels(module.shape), step, begin, end) ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace irstd::ms_deform_attn
+
+using irstd::ms_deform_attn::Step;
 
 IRSTD_EXPORT int irstd_ms_deform_attn_f32(const irstd_ms_deform_attn_shape* shape,
                                           const float* value, const float* offsets,
@@ -77,4 +83,24 @@ IRSTD_EXPORT int irstd_ms_deform_attn_u8(const irstd_ms_deform_attn_shape* shape
                                          float* out, int64_t begin, int64_t end) {
     return irstd::ms_deform_attn::attend(
         {*shape, value, scale, zero, offsets, logits, reference_points, out}, begin, end);
+}
+
+IRSTD_EXPORT int64_t irstd_ms_deform_attn_map_bytes(const irstd_ms_deform_attn_shape* shape,
+                                                    int is_bytes) {
+    return static_cast<int64_t>(irstd::ms_deform_attn::map_bytes(*shape, is_bytes));
+}
+
+IRSTD_EXPORT int irstd_ms_deform_attn_module_values(const irstd_ms_deform_attn_module* module,
+                                                    int64_t begin, int64_t end) {
+    return irstd::ms_deform_attn::run(*module, Step::VALUES, begin, end);
+}
+
+IRSTD_EXPORT int irstd_ms_deform_attn_module_maps(const irstd_ms_deform_attn_module* module,
+                                                  int64_t begin, int64_t end) {
+    return irstd::ms_deform_attn::run(*module, Step::MAPS, begin, end);
+}
+
+IRSTD_EXPORT int irstd_ms_deform_attn_module_queries(const irstd_ms_deform_attn_module* module,
+                                                     int64_t begin, int64_t end) {
+    return irstd::ms_deform_attn::run(*module, Step::QUERIES, begin, end);
 }

@@ -5,25 +5,8 @@
 
 namespace irstd::ms_deform_attn::IRSTD_ISA {
 
-constexpr int VECTOR_FLOATS = IRSTD_VECTOR_BYTES / sizeof(float);
-
-template <int N>
-struct Floats;
-template <>
-struct Floats<4> {
-    typedef float Vector __attribute__((vector_size(16), aligned(4), may_alias));
-};
-template <>
-struct Floats<8> {
-    typedef float Vector __attribute__((vector_size(32), aligned(4), may_alias));
-};
-template <>
-struct Floats<16> {
-    typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
-};
-
-// The inputs of a tile a few tiles on: one line of each is fetched with every query, so that memory
-// works while the gather computes.
+// The inputs of a tile a few tiles on: those of a query are fetched with every query, so that memory
+// works while the gather computes. Null where they are in a cache already.
 struct Ahead {
     const float *offsets, *logits;
     size_t stride;  // points from a query to the next
@@ -31,10 +14,11 @@ struct Ahead {
 
     // Inline, because g++ removes calls of functions that have no effect but this.
     __attribute__((always_inline)) void fetch(int lane) const {
+        if (!offsets) return;
         const float* xy = offsets + lane * stride * 2;
         const float* logit = logits + lane * stride;
-        __builtin_prefetch(xy, 0, 2), __builtin_prefetch(xy + 2 * points - 1, 0, 2);
-        __builtin_prefetch(logit, 0, 2), __builtin_prefetch(logit + points - 1, 0, 2);
+        __builtin_prefetch(xy), __builtin_prefetch(xy + 2 * points - 1);
+        __builtin_prefetch(logit), __builtin_prefetch(logit + points - 1);
     }
 };
 
@@ -55,7 +39,7 @@ inline void store(float* out, typename Floats<WIDTH>::Vector value, bool is_stre
 }
 
 template <int D>
-inline bool is_streamable(const float* out, size_t stride) {
+inline bool is_streamable(const void* out, size_t stride) {
     constexpr size_t LINE = 64;
     return D * sizeof(float) % LINE == 0 && stride * sizeof(float) % LINE == 0 &&
            reinterpret_cast<uintptr_t>(out) % LINE == 0;
@@ -196,11 +180,11 @@ struct Samples {
 };
 #endif
 
-template <int D>
+// To float32, or to the sums themselves in 16 bits.
+template <int D, class Out>
 inline void gather(const ByteMap& map, const MapLevels& levels, const BytePoints& points,
-                   const Ahead& ahead, int count, float* out, size_t stride) {
+                   const Ahead& ahead, int count, Out* out, size_t stride) {
     const bool is_streamed = is_streamable<D>(out, stride);
-    const float scale = map.scale * (32768.0f / 32767.0f / 255.0f);
     for (int lane = 0; lane < count; ++lane, out += stride) {
         ahead.fetch(lane);
         Samples<D> samples = {};
@@ -212,7 +196,10 @@ inline void gather(const ByteMap& map, const MapLevels& levels, const BytePoints
                             points.attention[k][lane]);
             }
         }
-        samples.store(out, scale, map.shift, is_streamed);
+        if constexpr (sizeof(Out) == sizeof(int16_t))
+            memcpy(out, &samples, D * sizeof(int16_t));
+        else
+            samples.store(out, map.scale * BYTE_SUM_UNIT, map.shift, is_streamed);
     }
 }
 

@@ -4,11 +4,13 @@
 
 #include <cstddef>
 
-#include "ms_deform_attn_shape.hpp"
+#include "ms_deform_attn_cpu.hpp"
 
 namespace irstd::ms_deform_attn {
 
 using Shape = irstd_ms_deform_attn_shape;
+using Linear = irstd_ms_deform_attn_linear;
+using Module = irstd_ms_deform_attn_module;
 
 constexpr int MOST_POINTS = MAX_LEVELS * MAX_POINTS;  // of a query
 
@@ -48,6 +50,17 @@ struct ByteMap {
     const int8_t* pairs;
     float scale, shift;  // a value is scale * pair + shift
 };
+
+inline void set_address(FloatMap& map, const float* values) { map.values = values; }
+inline void set_address(ByteMap& map, const int8_t* pairs) { map.pairs = pairs; }
+
+// What a unit of the 16-bit sums of samples is of a unit of values: attention is in 1/32768 and its
+// shares sum up to 32767.
+constexpr float BYTE_SUM_UNIT = 32768.0f / 32767.0f / 255.0f;
+
+constexpr int PANEL = 16;  // columns of weights that lie together
+
+enum class Step { VALUES, MAPS, QUERIES };  // of the module
 
 // A call of the core.
 struct Core {

@@ -22,12 +22,16 @@ struct FloatPack {
             for (int c = 0; c < D; c += 16) __builtin_prefetch(in + VALUES_AHEAD * stride + c, 0, 2);
             for (int c = 0; c < D; ++c) {
                 const int32_t size = size_bits(in[c]);
-                map[c] = in[c], most[c] = most[c] > size ? most[c] : size;
+                map[c] = in[c], most[c] = larger(most[c], size);
             }
         }
     }
 
-    bool is_finite() const { return *std::max_element(most, most + D) < INFINITY_BITS; }
+    bool is_finite() const {
+        int32_t all = 0;
+        for (int c = 0; c < D; ++c) all = larger(all, most[c]);
+        return all < INFINITY_BITS;
+    }
 };
 
 template <int D>

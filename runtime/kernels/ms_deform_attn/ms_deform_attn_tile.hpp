@@ -5,6 +5,23 @@
 
 namespace irstd::ms_deform_attn::IRSTD_ISA {
 
+constexpr int VECTOR_FLOATS = IRSTD_VECTOR_BYTES / sizeof(float);
+
+template <int N>
+struct Floats;
+template <>
+struct Floats<4> {
+    typedef float Vector __attribute__((vector_size(16), aligned(4), may_alias));
+};
+template <>
+struct Floats<8> {
+    typedef float Vector __attribute__((vector_size(32), aligned(4), may_alias));
+};
+template <>
+struct Floats<16> {
+    typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+};
+
 constexpr int TILE = 16;  // queries; lanes beyond the last one repeat it
 
 struct alignas(64) Inputs {
@@ -14,6 +31,8 @@ struct alignas(64) Inputs {
 };
 
 constexpr int32_t INFINITY_BITS = 0x7f800000;
+
+inline int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
 
 // Larger for larger numbers, INFINITY_BITS for infinity, still larger for NaN.
 inline int32_t size_bits(float number) {
@@ -55,7 +74,7 @@ struct alignas(64) BytePoints {
 };
 
 // Rows of `columns` numbers, a query each, to columns of TILE.
-inline void transpose(const float* rows, size_t stride, int columns, int count, float* out) {
+IRSTD_ONCE void transpose(const float* rows, size_t stride, int columns, int count, float* out) {
     int column = 0;
 #if IRSTD_VECTOR_BYTES >= 32
     if (count == TILE)
@@ -83,16 +102,30 @@ inline void transpose(const float* rows, size_t stride, int columns, int count, 
             out[column * TILE + lane] = rows[(lane < count ? lane : count - 1) * stride + column];
 }
 
-// Whether all numbers are finite, from their exponents: g++ 12 takes 0 * x for 0 in vectors.
-inline bool are_finite(const float (*numbers)[TILE], int count) {
-    int32_t most[TILE] = {};
-    for (int k = 0; k < count; ++k)
-        for (int lane = 0; lane < TILE; ++lane) {
-            const int32_t size = size_bits(numbers[k][lane]);
-            most[lane] = most[lane] > size ? most[lane] : size;
-        }
-    return *std::max_element(most, most + TILE) < INFINITY_BITS;
-}
+// Whether numbers are finite: then the sum of parts of them is. (Zero parts would do as well, but
+// g++ 12 takes 0 * x for 0 in vectors.) Four sums, because an addition waits for the one before, in
+// explicit vectors, because an array of numbers would be kept in memory.
+class FiniteCheck {
+public:
+    void add(const float (*numbers)[TILE], int count) {
+        const Vector* in = reinterpret_cast<const Vector*>(numbers);
+        const Vector* end = reinterpret_cast<const Vector*>(numbers + count);
+        for (; in + 4 <= end; in += 4)
+            a_ += PART * in[0], b_ += PART * in[1], c_ += PART * in[2], d_ += PART * in[3];
+        for (; in < end; ++in) a_ += PART * in[0];
+    }
+    bool is_passed() const {
+        const Vector sum = (a_ + b_) + (c_ + d_);
+        int32_t most = 0;
+        for (int i = 0; i < VECTOR_FLOATS; ++i) most = larger(most, size_bits(sum[i]));
+        return most < INFINITY_BITS;
+    }
+
+private:
+    using Vector = Floats<VECTOR_FLOATS>::Vector;
+    static constexpr float PART = 1.0f / 4096.0f;  // of more numbers than are added
+    Vector a_ = {}, b_ = {}, c_ = {}, d_ = {};
+};
 
 inline void softmax(float (*logit)[TILE], int points) {
     float most[TILE], sum[TILE];
@@ -113,10 +146,11 @@ inline void softmax(float (*logit)[TILE], int points) {
 // Inputs to points. `element` is how many numbers of the map a position has. Returns whether the
 // inputs are finite.
 template <class Points>
-inline bool set_up(Inputs& in, const MapLevels& levels, int element, Points& points) {
+IRSTD_ONCE bool set_up(Inputs& in, const MapLevels& levels, int element, Points& points) {
     const int count = levels.count * levels.points;
-    const bool is_finite = are_finite(in.offset, 2 * count) && are_finite(in.logit, count) &&
-                           are_finite(in.x_px, levels.count) && are_finite(in.y_px, levels.count);
+    FiniteCheck check;
+    check.add(in.offset, 2 * count), check.add(in.logit, count);
+    check.add(in.x_px, levels.count), check.add(in.y_px, levels.count);
     softmax(in.logit, count);
     for (int l = 0; l < levels.count; ++l) {
         const MapLevel& level = levels.level[l];
@@ -132,58 +166,69 @@ inline bool set_up(Inputs& in, const MapLevels& levels, int element, Points& poi
                 points.set(k, lane, in.logit[k][lane], c.dx, c.dy);
             }
     }
-    return is_finite;
+    return check.is_passed();
 }
 
 // Where queries lie on each level: their own pixel of a grid, or their reference point.
 class Queries {
 public:
-    Queries(const Core& core, const MapLevels& levels, int image, int first)
-        : levels_(levels), shape_(core.shape) {
-        if (core.reference_points)
-            reference_ = core.reference_points +
-                         (static_cast<size_t>(image) * shape_.queries + first) * 2;
-        else
-            x_ = first % shape_.query_hw[1], y_ = first / shape_.query_hw[1];
+    Queries(const Core& core, const MapLevels& levels, int image, int first) : levels_(levels) {
+        const Shape& shape = core.shape;
+        if (core.reference_points) {
+            references_ = core.reference_points +
+                          (static_cast<size_t>(image) * shape.queries + first) * 2;
+            return;
+        }
+        width_ = shape.query_hw[1], x_ = first % width_, y_ = first / width_;
+        for (int l = 0; l < levels.count; ++l) {
+            const MapLevel& level = levels.level[l];
+            x_scale_[l] = static_cast<float>(level.width) / static_cast<float>(width_);
+            y_scale_[l] = static_cast<float>(level.height) / static_cast<float>(shape.query_hw[0]);
+        }
     }
 
     // The next `count` queries.
-    void next(int count, Inputs& in) {
-        if (reference_)
-            next_references(count, in);
-        else
-            next_pixels(in, count);
-    }
+    void next(int count, Inputs& in) { references_ ? next_points(count, in) : next_pixels(in); }
 
 private:
-    void next_references(int count, Inputs& in) {
+    void next_points(int count, Inputs& in) {
         for (int l = 0; l < levels_.count; ++l)
             for (int lane = 0; lane < TILE; ++lane) {
-                const float* reference = reference_ + 2 * (lane < count ? lane : count - 1);
-                in.x_px[l][lane] = reference_px(reference[0], levels_.level[l].width);
-                in.y_px[l][lane] = reference_px(reference[1], levels_.level[l].height);
+                const float* point = references_ + 2 * (lane < count ? lane : count - 1);
+                in.x_px[l][lane] = reference_px(point[0], levels_.level[l].width);
+                in.y_px[l][lane] = reference_px(point[1], levels_.level[l].height);
             }
-        reference_ += 2 * count;
+        references_ += 2 * count;
     }
 
-    void next_pixels(Inputs& in, int count) {
-        const int width = shape_.query_hw[1], height = shape_.query_hw[0];
-        int x[TILE], y[TILE];
-        for (int lane = 0; lane < TILE; ++lane) {
-            x[lane] = x_, y[lane] = y_;
-            if (lane < count && ++x_ == width) x_ = 0, ++y_;
+    void next_pixels(Inputs& in) {
+        float x[TILE], y[TILE];
+        if (x_ + TILE <= width_) {
+            for (int lane = 0; lane < TILE; ++lane)
+                x[lane] = static_cast<float>(x_) + IOTA[lane], y[lane] = static_cast<float>(y_);
+            x_ += TILE;
+        } else {
+            for (int lane = 0; lane < TILE; ++lane, ++x_) {
+                if (x_ == width_) x_ = 0, ++y_;
+                x[lane] = static_cast<float>(x_), y[lane] = static_cast<float>(y_);
+            }
         }
-        for (int l = 0; l < levels_.count; ++l)
+        for (int l = 0; l < levels_.count; ++l) {
+            const float x_scale = x_scale_[l], x_first = 0.5f * x_scale - 0.5f;
+            const float y_scale = y_scale_[l], y_first = 0.5f * y_scale - 0.5f;
             for (int lane = 0; lane < TILE; ++lane) {
-                in.x_px[l][lane] = own_centre_px(x[lane], width, levels_.level[l].width);
-                in.y_px[l][lane] = own_centre_px(y[lane], height, levels_.level[l].height);
+                in.x_px[l][lane] = x[lane] * x_scale + x_first;
+                in.y_px[l][lane] = y[lane] * y_scale + y_first;
             }
+        }
+        if (x_ == width_) x_ = 0, ++y_;
     }
 
+    static constexpr float IOTA[TILE] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const MapLevels& levels_;
-    const Shape& shape_;
-    const float* reference_ = nullptr;
-    int x_ = 0, y_ = 0;
+    const float* references_ = nullptr;
+    int width_ = 0, x_ = 0, y_ = 0;
+    float x_scale_[MAX_LEVELS], y_scale_[MAX_LEVELS];  // pixels of a level for one of the grid
 };
 
 }  // namespace irstd::ms_deform_attn::IRSTD_ISA

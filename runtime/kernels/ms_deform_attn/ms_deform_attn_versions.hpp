@@ -7,10 +7,14 @@
 #include <cstdint>
 
 #include "ms_deform_attn_map.hpp"
+#include "ms_deform_attn_memory.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(IRSTD_PLAIN)
 #define IRSTD_HAS_VERSIONS
 #endif
+
+// Compiled once for all d_head, not into each caller: half of the compiler's time.
+#define IRSTD_ONCE static __attribute__((noinline))
 
 namespace irstd::ms_deform_attn {
 
@@ -18,6 +22,8 @@ namespace irstd::ms_deform_attn {
     namespace isa {                                                                               \
     bool attend(const Core& core, const MapLevels& levels, void* workspace, int64_t begin,        \
                 int64_t end);                                                                     \
+    bool run_module(const Module& module, const MapLevels& levels, Step step, int64_t begin,      \
+                    int64_t end);                                                                 \
     }
 IRSTD_VERSION(plain)
 IRSTD_VERSION(avx2)
