@@ -83,11 +83,11 @@ struct RowPair {
 };
 
 __device__ __forceinline__ RowPair separated(const Value* line, int v, int width, float scale) {
-    const bool is_first = v == 0;
-    const Value a = line[padded(v)], b = line[padded(is_first ? width / 2 : width - v)];
-    scale *= is_first ? 1.0f : 0.5f;
-    return {{scale * (is_first ? a.re : a.re + b.re), scale * (is_first ? b.re : a.im - b.im)},
-            {scale * (is_first ? a.im : a.im + b.im), scale * (is_first ? b.im : b.re - a.re)}};
+    const Value a = line[padded(v)], b = line[padded(v ? width - v : width / 2)];
+    if (v == 0) return {{scale * a.re, scale * b.re}, {scale * a.im, scale * b.im}};
+    scale *= 0.5f;
+    return {{scale * (a.re + b.re), scale * (a.im - b.im)},
+            {scale * (a.im + b.im), scale * (b.re - a.re)}};
 }
 
 // The reverse, for the inverse transform: parts swapped.
