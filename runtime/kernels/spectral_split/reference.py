@@ -25,8 +25,9 @@ def butterworth(height: int, width: int, cutoff: NDArray[np.floating]) -> NDArra
 def low_band(x: NDArray[np.floating], cutoff: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the low band of (N, C, H, W); the high band is what it lacks of x."""
     x = np.asarray(x, np.float64)
-    response = butterworth(*x.shape[2:], cutoff)
-    return np.fft.irfft2(np.fft.rfft2(x) * response, s=x.shape[2:])
+    height, width = x.shape[2:]
+    spectrum = np.fft.rfft2(x) * butterworth(height, width, cutoff)
+    return np.asarray(np.fft.irfft2(spectrum, s=(height, width)), np.float64)
 
 
 def spectral_split(
@@ -54,7 +55,7 @@ def spectral_split(
         pooled = np.stack([values.mean(1), values.max(1)], 1)
         gate = 1 / (1 + np.exp(-(_correlate(pooled, gate_weight[band]) + gate_bias[band])))
         out += gamma[band][:, None, None] * (values * gate[:, None])
-    return out
+    return np.asarray(out, np.float64)
 
 
 def _correlate(maps: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -62,4 +63,4 @@ def _correlate(maps: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArra
     reach = KERNEL_PX // 2
     padded = np.pad(maps, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (KERNEL_PX, KERNEL_PX), axis=(2, 3))
-    return np.einsum("nchwij,cij->nhw", windows, kernel)
+    return np.asarray(np.einsum("nchwij,cij->nhw", windows, kernel), np.float64)
