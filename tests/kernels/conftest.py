@@ -37,6 +37,7 @@ import pytest
 from irstd.errors import DeviceError, MissingDependency
 from irstd.files import cache_dir, sha256_hex
 from irstd.runtime.kernels.cuda.bindings import Properties
+from irstd.runtime.kernels.cuda.compiler import included
 from irstd.runtime.kernels.cuda.driver import Device, open_device
 from irstd.runtime.kernels.cuda.images import Image
 from irstd.runtime.kernels.cuda.launch import Launch, Pointer, pack_arguments
@@ -260,7 +261,7 @@ def build_program(op: str | Path, sanitizer: str | None) -> Path:
     key = sha256_hex(
         "\0".join(
             [_compiler(), *FLAGS, *SANITIZERS[sanitizer]]
-            + [sha256_hex(path.read_bytes()) for path in [source, *_headers(source)]]
+            + [sha256_hex(path.read_bytes()) for path in _content(source)]
         ).encode()
     )
     program = cache_dir() / "cuda_host" / f"{source.stem}-{sanitizer}-{key[:32]}"
@@ -284,7 +285,7 @@ def build_driver(op: str) -> Path:
         The folder that holds it, as libcuda.so.1.
     """
     source, main = KERNELS / op / f"{op}.cu", ROOT / "tests" / "tensorrt_host" / "driver.hpp"
-    content = [sha256_hex(path.read_bytes()) for path in [source, main, *_headers(source)]]
+    content = [sha256_hex(path.read_bytes()) for path in [main, *_content(source)]]
     key = sha256_hex("\0".join([_compiler(), *FLAGS, *content]).encode())
     driver = cache_dir() / "cuda_host" / f"{op}-driver-{key[:32]}" / "libcuda.so.1"
     if driver.is_file():
@@ -337,12 +338,10 @@ def _compiler() -> str:
     return subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout
 
 
-def _headers(source: Path) -> list[Path]:
-    """Return what a .cu file may include, and the harness."""
-    folders = [source.parent.glob("*.hpp"), KERNELS.glob("*.hpp")]
-    return sorted(
-        path for found in [*folders, HOST.glob("*.?pp"), HOST.glob("include/*")] for path in found
-    )
+def _content(source: Path) -> list[Path]:
+    """Return what a program is made of: the .cu file, what it includes, and the harness."""
+    harness = [*HOST.glob("*.hpp"), HOST / "fibers.cpp", *HOST.glob("include/*")]
+    return [*included(source), *sorted(harness)]
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:

@@ -122,8 +122,16 @@ def test_what_is_kept_depends_on_source_headers_and_flags(op, require_nvcc):
     assert compiler.build_cubin("double", 86) != first
     (op / "double.hpp").write_text(HEADER + "// more\n")
     second = compiler.build_cubin("double", 87)
-    (op.parent / "shared.hpp").write_text("")
-    assert len({first, second, compiler.build_cubin("double", 87)}) == 3
+    (op / "double_cpu.hpp").write_text("")  # not included
+    assert second == compiler.build_cubin("double", 87) != first
+
+
+def test_headers_of_headers_count(op):
+    shared = op.parent / "shared.hpp"
+    shared.write_text("#pragma once\n")
+    (op / "double.hpp").write_text('#include "../shared.hpp"\n  # include "double.hpp"\n')
+    source = compiler.source_of("double")
+    assert compiler.included(source) == sorted([source, op / "double.hpp", shared])
 
 
 def test_ptx_is_for_the_lowest_architecture(op, require_nvcc):

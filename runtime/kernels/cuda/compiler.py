@@ -8,6 +8,7 @@ Two sets, because a driver of CUDA 12 (JetPack 6) loads nothing that CUDA 13 has
 
 import functools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -115,10 +116,26 @@ def _build_with_nvcc(op: str, suffix: str, flags: Sequence[str]) -> Path:
     return path
 
 
+def included(source: Path) -> list[Path]:
+    """Return a source and the files of this package that it includes, also through others."""
+    found: list[Path] = []
+    ahead = [source]
+    while ahead:
+        path = ahead.pop()
+        if path in found:
+            continue
+        found.append(path)
+        for name in re.findall(
+            r'^\s*#\s*include\s+"([^"]+)"', path.read_text("utf-8"), re.MULTILINE
+        ):
+            places = [(folder / name).resolve() for folder in (path.parent, FOLDER)]
+            ahead += [place for place in places if place.is_file()][:1]
+    return sorted(found)
+
+
 def _cache_path(source: Path, suffix: str, parts: Sequence[str]) -> Path:
     """Return the file that holds what these flags make of the source and its headers."""
-    headers = sorted([*source.parent.glob("*.hpp"), *FOLDER.glob("*.hpp")])
-    content = [sha256_hex(path.read_bytes()) for path in [source, *headers]]
+    content = [sha256_hex(path.read_bytes()) for path in included(source)]
     key = sha256_hex("\0".join([*parts, *content]).encode())[:_KEY_DIGITS]
     return cache_dir() / "cuda" / f"{source.stem}-{key}{suffix}"
 
