@@ -1,9 +1,11 @@
-"""Turn the best weights of a training run into what the package ships, scores measured.
+"""Turn the best weights of training runs into what the package ships, scores measured.
 
     python scripts/ship_weights.py examples/train-acm.yaml examples/train-acm-256.yaml \
+        examples/train-acm-paste.yaml examples/train-acm-finish.yaml --shares 0 1 2 2 \
         --data ../shared/data
 
-Takes the training configurations in the order in which they ran; the last one's weights ship.
+Takes the training configurations in the order in which they ran. What ships is the mean of their
+best weights with the given shares, or the last one's.
 Writes compile/weights/<network>.safetensors, .onnx (symbolic height and width) and .md.
 """
 
@@ -14,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from irstd.compile.checkpoint import Checkpoint, load_checkpoint
+from irstd.compile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from irstd.compile.distil.config import TrainConfig, load_config
 from irstd.compile.distil.data import LabelledFrame
 from irstd.compile.distil.train import BEST, LOG, validate
@@ -63,22 +65,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("configs", nargs="+", type=Path, help="training configurations, in order")
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
+    parser.add_argument("--shares", nargs="+", type=float, help="of each in the mean that ships")
     parser.add_argument("--note", default="", help="what else to say of the training")
     options = parser.parse_args(argv)
     stages = {path: load_config(path) for path in options.configs}
     last = stages[options.configs[-1]]
-    checkpoint = load_checkpoint(last.network, last.out / BEST)
+    shares = options.shares or [0.0] * (len(stages) - 1) + [1.0]
+    if len(shares) != len(stages) or min(shares) < 0 or not sum(shares):
+        parser.error(f"--shares {shares}: wanted one share from 0 on for each configuration")
+    checkpoint = _mean(list(stages.values()), shares)
     assert checkpoint.normalize is not None
     scores = {f"{name}/{listed}": _score(checkpoint, options.data / name, listed)
               for name, listed in SETS if (options.data / name).is_dir()}  # fmt: skip
     model = export(checkpoint.module, checkpoint.options.in_channels)
     described = describe_model(model, last.network, checkpoint.normalize, LICENCE)
     stem = WEIGHTS / last.network
-    write_atomic(stem.with_suffix(".safetensors"), (last.out / BEST).read_bytes())
+    save_checkpoint(
+        stem.with_suffix(".safetensors"), last.network, checkpoint.options,
+        checkpoint.module.state_dict(), checkpoint.normalize,
+    )  # fmt: skip
     write_atomic(stem.with_suffix(".onnx"), described.SerializeToString())
-    write_atomic(stem.with_suffix(".md"), _card(checkpoint, scores, stages, options.note))
+    write_atomic(stem.with_suffix(".md"), _card(checkpoint, scores, stages, shares, options.note))
     print(stem.with_suffix(".md").read_text("utf-8"))
     return 0
+
+
+def _mean(stages: Sequence[TrainConfig], shares: Sequence[float]) -> Checkpoint:
+    """Return the mean of the best weights of all stages; counters are those of the last."""
+    starts = [load_checkpoint(stage.network, stage.out / BEST) for stage in stages]
+    states = [start.module.state_dict() for start in starts]
+    total = sum(shares)
+    mean = {
+        name: sum(share / total * state[name] for share, state in zip(shares, states, strict=True))
+        if value.is_floating_point()
+        else value
+        for name, value in states[-1].items()
+    }
+    starts[-1].module.load_state_dict(mean)
+    return starts[-1]
 
 
 def _score(checkpoint: Checkpoint, folder: Path, listed: str) -> Scores:
@@ -92,6 +116,7 @@ def _card(
     checkpoint: Checkpoint,
     scores: Mapping[str, Scores],
     stages: Mapping[Path, TrainConfig],
+    shares: Sequence[float],
     note: str,
 ) -> str:
     assert checkpoint.normalize is not None
@@ -101,7 +126,7 @@ def _card(
         network=checkpoint.network,
         parameters=sum(p.numel() for p in checkpoint.module.parameters()),
         stages="; then ".join(_stage(path, config) for path, config in stages.items())
-        + f"; shipped: the last one's epoch {_best_epoch(list(stages.values())[-1])}",
+        + f"; shipped: {_shipped(stages, shares)}",
         note=f"| note | {note} |\n" if note else "",
         mean=mean,
         std=std,
@@ -116,6 +141,16 @@ def _stage(path: Path, config: TrainConfig) -> str:
         f"`irstd-compile distil examples/{path.name}`, {_records(config)[-1]['epoch']} epochs of "
         f"crops of {config.crop_px}x{config.crop_px}"
     )
+
+
+def _shipped(stages: Mapping[Path, TrainConfig], shares: Sequence[float]) -> str:
+    """Say which weights ship."""
+    kept = [
+        f"`{path.stem}` epoch {_best_epoch(config)} ({share / sum(shares):.0%})"
+        for (path, config), share in zip(stages.items(), shares, strict=True)
+        if share
+    ]
+    return kept[0] if len(kept) == 1 else f"the mean of the weights of {', '.join(kept)}"
 
 
 def _best_epoch(config: TrainConfig) -> int:

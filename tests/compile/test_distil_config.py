@@ -51,6 +51,7 @@ def test_every_key_is_read(write, tmp_path):
         "in_channels": 3,
         "normalize": [80, 20.5],
         "crop_px": 64,
+        "paste_share": 0.25,
         "target_share": 0.25,
         "scale_range": [0.5, 2],
         "batch": 3,
