@@ -3,6 +3,8 @@
 #include "haar_gate_cpu.hpp"
 
 #include <algorithm>
+#include <cfloat>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -151,7 +153,7 @@ IRSTD_CLONES bool pool_rows(const Image& image, int begin, int end, int first, c
     }
     // The mean commutes with the filters: the mean of a band is the band of the mean.
     const float half = 0.5f, share = half / static_cast<float>(image.channels);
-    float no_number = 0.0f;  // 0 * sum is NaN for NaN and for infinity
+    bool is_finite = true;
     for (int row = 0; row < count; ++row) {
         const float* above = sums + static_cast<size_t>(row) * width;
         const float* here = above + width;
@@ -165,13 +167,13 @@ IRSTD_CLONES bool pool_rows(const Image& image, int begin, int end, int first, c
                 doubled_bands(i ? above[i - 1] : 0.0f, above[i], i ? here[i - 1] : 0.0f, here[i]);
             mean[0][i] = share * band.lh, mean[1][i] = share * band.hl;
             mean[2][i] = share * band.hh, mean[3][i] = share * band.ll;
-            no_number += 0.0f * here[i];
+            is_finite &= std::fabs(here[i]) <= FLT_MAX;
         }
         for (int b = 0; b < BANDS; ++b)
             for (int i = 0; i < width; ++i) peak[b][i] *= half;
     }
     std::copy_n(sums + static_cast<size_t>(count) * width, width, sums);
-    return no_number == 0.0f;
+    return is_finite;
 }
 
 // The sums of the sigmoids of the four gates of a strip: (STRIP_ROWS, width).
