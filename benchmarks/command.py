@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import logging
 import math
 import shlex
@@ -51,6 +52,7 @@ PROG = "irstd-bench"
 DEFAULT_SECONDS = 30.0
 DEFAULT_THREADS = 1
 LONGEST_S = 86_400.0
+SUITES = {"cpu": "cpu_suite", "cuda": "gpu_suite"}  # of `kernels`, loaded when asked for
 MOST_FRAMES = 20_000_000  # of a paced run, whose times are held in memory
 
 _Number = TypeVar("_Number", int, float)
@@ -105,7 +107,7 @@ def make_command(command_line: str) -> argparse.ArgumentParser:
 
     kernels = add_verb(verbs, "kernels", _kernels, "time the fused kernels beside their peers")
     kernels.add_argument("--op", choices=OPERATORS, help="one operator; all if not given")
-    kernels.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where")
+    kernels.add_argument("--device", choices=tuple(SUITES), default="cpu", help="where")
     _add_threads(kernels)
     _add_out(kernels)
 
@@ -195,16 +197,12 @@ def _accuracy(options: argparse.Namespace) -> Outcome:
 
 def _kernels(options: argparse.Namespace) -> Outcome:
     _check_outputs(options)
-    if options.device == "cuda":
-        from irstd.benchmarks.kernels.gpu_suite import kernels_report, kernels_text
-    else:
-        from irstd.benchmarks.kernels.cpu_suite import kernels_report, kernels_text
-
+    suite = importlib.import_module(f"irstd.benchmarks.kernels.{SUITES[options.device]}")
     report = begin_report("kernels", None, options.command_line, environment())
     with Progress("timing kernels", 100, "%", enabled=not options.quiet) as progress:
-        report |= kernels_report(options.op, options.threads, progress.show)
+        report |= suite.kernels_report(options.op, options.threads, progress.show)
     _write_out(options, report)
-    return Outcome(report, kernels_text(report))
+    return Outcome(report, suite.kernels_text(report))
 
 
 def _compare(options: argparse.Namespace) -> Outcome:

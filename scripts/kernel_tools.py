@@ -5,6 +5,7 @@ cuobjdump and nvdisasm into the cache, out of the wheel of triton, which carries
 deleted again).
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def main() -> int:
     for find, packages in compilers:
         if not is_there(find):
             pip("install", *packages)
-    if not all([is_there(lambda name=name: find_tool(name)) for name in TOOLS]):
+    if not all([is_there(functools.partial(find_tool, name)) for name in TOOLS]):
         fetch_disassembler()
     return 0
 

@@ -94,7 +94,8 @@ def _bytes_case(case: Case) -> CpuCase:
         name: array if name == "value" else array.astype(np.float32) for name, array in made.items()
     }  # offsets and logits of a GPU's 8-bit case are halves
     floats = {name: arrays[name] for name in ("offsets", "logits")}
-    value = dequantize(made["value"].astype(np.uint8), arrays["scale"], arrays["zero"])
+    scale, zero = (made[name].astype(np.float64) for name in ("scale", "zero"))
+    value = dequantize(made["value"].astype(np.uint8), scale, zero)
     floats = {"value": np.ascontiguousarray(value, np.float32)} | floats
     in_floats = dataclasses.replace(case, precision="float32")
 

@@ -63,7 +63,9 @@ def measure(
         times_ms = time_in_turns(runs, rounds)
         errors = {name: case.error(np.array(run())) for name, run in runs.items()}
         ours_ms, ours_error = times_ms.pop(OURS), errors[OURS]
-        rows = [(name, peer_ms, errors[name]) for name, peer_ms in times_ms.items()]
+        rows: list[tuple[str | None, float | None, float | None]] = [
+            (name, peer_ms, errors[name]) for name, peer_ms in times_ms.items()
+        ]
         found += [
             Timed(case.op, case.label, case.dtype, ours_ms, peer, peer_ms, ours_error, error)
             for peer, peer_ms, error in rows or [(None, None, None)]

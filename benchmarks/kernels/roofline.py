@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,9 +46,8 @@ def measure_roofline() -> Roofline:
     counts = library.irstd_roofline_float, library.irstd_roofline_int8
     for function in (*counts, library.irstd_roofline_copy):
         function.restype = ctypes.c_double
-    float_gmac_s, int8_gmac_s = (
-        _best(lambda function=function: function(ctypes.c_long(ROUNDS))) for function in counts
-    )
+    rounds = ctypes.c_long(ROUNDS)
+    float_gmac_s, int8_gmac_s = (_best(functools.partial(count, rounds)) for count in counts)
     source_bytes = np.ones(COPIED_BYTES, np.uint8)
     copy = np.zeros_like(source_bytes)
     copy_gb_s = _best(

@@ -89,7 +89,7 @@ def paste(
     if not patches:
         return
     for _ in range(int(rng.integers(1, MOST_TARGETS + 1))):
-        patch = patches[rng.integers(len(patches))]
+        patch = patches[int(rng.integers(len(patches)))]
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
         excess, own = (np.rot90(part[:, ::-1] if mirrored else part, turns) for part in
                        (patch.excess, patch.mask))  # fmt: skip

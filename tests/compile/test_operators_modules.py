@@ -4,21 +4,19 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from irstd.compile.export import export
 from irstd.compile.graph_facts import run_graph
+from irstd.compile.operators.haar_gate import HaarGate, haar_gate
+from irstd.compile.operators.ms_deform_attn import MSDeformAttn, ms_deform_attn
 from irstd.compile.operators.nodes import fused_nodes
+from irstd.compile.operators.spectral_split import SpectralSplit, spectral_split
 from irstd.compile.rewrites import rewrite
 from irstd.errors import ExportError
 from irstd.runtime.kernels.haar_gate import reference as haar_reference
 from irstd.runtime.kernels.ms_deform_attn import reference as attention_reference
 from irstd.runtime.kernels.spectral_split import reference as split_reference
-
-torch = pytest.importorskip("torch")
-
-from irstd.compile.operators.haar_gate import HaarGate, haar_gate  # noqa: E402
-from irstd.compile.operators.ms_deform_attn import MSDeformAttn, ms_deform_attn  # noqa: E402
-from irstd.compile.operators.spectral_split import SpectralSplit, spectral_split  # noqa: E402
 
 MAPS = [(1, 4, 12, 10), (2, 3, 7, 5), (1, 4, 1, 1), (1, 1, 1, 6)]
 

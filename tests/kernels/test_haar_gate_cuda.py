@@ -132,11 +132,11 @@ def test_arrays_on_the_device(host_device, rng):
     device, (x, weight, bias) = host_device(None), make_inputs(rng, DEFAULT, np.float32)
     gate = cuda.HaarGate(device, x.shape, np.float32)
     inputs, out = [device.array(a) for a in (x, weight, bias)], device.empty(x.shape, np.float32)
-    gate(*inputs, out)
+    gate(*[*inputs, out])
     wanted = reference.haar_gate(x, weight, bias)
     assert np.abs(out.numpy() - wanted).max() <= 1e-5 * np.abs(wanted).max()
     with pytest.raises(InputError, match="x: got ndarray; wanted an array on the device"):
-        gate(x, *inputs[1:], out)
+        gate(*[x, *inputs[1:], out])
 
 
 @pytest.mark.parametrize("name", ["x", "out"])

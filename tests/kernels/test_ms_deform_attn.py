@@ -117,7 +117,7 @@ def test_bytes_are_as_good_as_their_steps(case, rng):
 
 
 def test_bytes_of_smooth_maps_cost_little(rng):
-    """Neighbours of a real map differ by a few steps: the rounding of weights is then far below one."""
+    """Neighbours of a real map differ by a few steps: rounded weights then cost far below one."""
     value, *others = DEFAULT.bytes(rng)
     level = 128 + 10 * np.sin(np.arange(value.shape[1]) / 3)
     value[:] = level[None, :, None, None].astype(np.uint8)

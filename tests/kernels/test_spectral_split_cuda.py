@@ -142,11 +142,11 @@ def test_arrays_on_the_device(host_device, rng):
     device, inputs = host_device(None), make_inputs(rng, DEFAULT, np.float32)
     split = cuda.SpectralSplit(device, DEFAULT, np.float32)
     on_device, out = [device.array(a) for a in inputs], device.empty(DEFAULT, np.float32)
-    split(*on_device, out)
+    split(*[*on_device, out])
     wanted = reference.spectral_split(*inputs)
     assert np.abs(out.numpy() - wanted).max() <= 1e-5 * np.abs(wanted).max()
     with pytest.raises(InputError, match="x: got ndarray; wanted an array on the device"):
-        split(inputs[0], *on_device[1:], out)
+        split(*[inputs[0], *on_device[1:], out])
 
 
 @pytest.mark.gpu

@@ -104,5 +104,5 @@ def haar_gate(
     images, channels, height, width = x.shape
     gate = HaarGate(device, (images, channels, height, width), dtype)
     out = device.empty(x.shape, dtype)
-    gate(*(device.array(array) for array in (x, weight, bias)), out)
+    gate(device.array(x), device.array(weight), device.array(bias), out)
     return out.numpy()

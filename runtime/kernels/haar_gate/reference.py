@@ -33,14 +33,15 @@ def haar_gate(
         1 / (1 + np.exp(-(_correlate(_pool(_filter(x, FILTERS[b])), weight[b]) + bias[b])))
         for b in range(len(BANDS))
     )
-    return x * np.asarray(gate)[:, None]
+    result: NDArray[np.float64] = x * np.asarray(gate)[:, None]
+    return result
 
 
 def _filter(x: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     """Filter every channel, a row of zeros above and a column of zeros to the left."""
     height, width = x.shape[2:]
     padded = np.pad(x, ((0, 0), (0, 0), (1, 0), (1, 0)))
-    return np.sum(
+    total: NDArray[np.float64] = np.sum(
         [
             kernel[row, column] * padded[:, :, row : row + height, column : column + width]
             for row in range(2)
@@ -48,6 +49,7 @@ def _filter(x: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray[np.f
         ],
         axis=0,
     )
+    return total
 
 
 def _pool(band: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -60,4 +62,5 @@ def _correlate(maps: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArra
     reach = KERNEL_PX // 2
     padded = np.pad(maps, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (KERNEL_PX, KERNEL_PX), axis=(2, 3))
-    return np.einsum("nchwij,cij->nhw", windows, kernel)
+    logits: NDArray[np.float64] = np.einsum("nchwij,cij->nhw", windows, kernel)
+    return logits

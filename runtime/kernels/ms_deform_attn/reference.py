@@ -129,7 +129,8 @@ def _linear(
     x: NDArray[np.floating], weight: NDArray[np.floating], bias: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     x, weight, bias = (np.asarray(a, np.float64) for a in (x, weight, bias))
-    return x @ weight.T + bias
+    y: NDArray[np.float64] = x @ weight.T + bias
+    return y
 
 
 def _sample(maps: NDArray[np.float64], xy_px: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -156,6 +156,8 @@ def spectral_split(
         raise InputError("cutoff: wanted finite numbers above 0, in cycles per pixel")
     split = SpectralSplit(device, (images, channels, height, width), dtype)
     out = device.empty(x.shape, dtype)
-    inputs = (x, cutoff, gate_weight, gate_bias, gamma)
-    split(*(device.array(array) for array in inputs), out)
+    split(
+        device.array(x), device.array(cutoff), device.array(gate_weight), device.array(gate_bias),
+        device.array(gamma), out,
+    )  # fmt: skip
     return out.numpy()
