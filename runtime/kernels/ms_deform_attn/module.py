@@ -105,8 +105,8 @@ def _shapes(
     points, left = divmod(projections.points_per_query, projections.heads * levels)
     if left or not 1 <= points <= MAX_POINTS:
         raise InputError(
-            f"logit_weight: got {projections.points_per_query} logits; wanted 1 to {MAX_POINTS} for "
-            f"each of {projections.heads} heads on {levels} levels"
+            f"logit_weight: got {projections.points_per_query} logits; "
+            f"wanted 1 to {MAX_POINTS} for each of {projections.heads} heads on {levels} levels"
         )
     if projections.d_head not in D_HEADS:
         raise InputError(f"value_weight: got d_head {projections.d_head}; wanted one of {D_HEADS}")

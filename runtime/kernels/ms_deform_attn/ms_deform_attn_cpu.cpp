@@ -37,7 +37,7 @@ Version best_version() {
 #if defined(IRSTD_HAS_VERSIONS)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
         return {avx512::attend, avx512::run_module};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return {avx2::attend, avx2::run_module};

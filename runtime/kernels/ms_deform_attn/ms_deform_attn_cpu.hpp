@@ -23,8 +23,9 @@ IRSTD_EXPORT int irstd_ms_deform_attn_u8(const irstd_ms_deform_attn_shape* shape
                                          float* out, int64_t begin, int64_t end);
 
 // A linear layer: scale * (activations * weights) + shift, with scale and shift of the columns.
-// `panels` is [columns / 16][depth][16] float32 or, for integers, [columns / 16][depth / 2][16][2]
-// int16. In panels, scale and shift the columns are padded to whole panels.
+// `panels` is [columns / 16][depth][16] float32; for u8 activations [columns / 16][depth / 4][16][4]
+// int8, -64 to 64; for 16-bit activations [columns / 16][depth / 2][16][2] int16. In panels, scale and
+// shift the columns are padded to whole panels, and depth to what lies together.
 struct irstd_ms_deform_attn_linear {
     const void* panels;
     const float *scale, *shift;

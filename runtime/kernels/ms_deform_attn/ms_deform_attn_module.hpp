@@ -5,7 +5,7 @@
 
 namespace irstd::ms_deform_attn::IRSTD_ISA {
 
-constexpr int BAND = 96;  // queries, or rows of the source: a multiple of ROWS and of TILE
+constexpr int BAND = 96;  // queries, or rows of the source: a multiple of all ROWS and of TILE
 constexpr size_t LINE = 64;
 
 // Numbers of a band, each row in whole lines of the cache.
@@ -58,16 +58,16 @@ struct Integral {
     using Rows = ByteRows;
 
     struct Activations {
-        Band<int16_t> band;
+        Band<uint8_t> band;
         int channels;
-        const int16_t* rows;
+        const uint8_t* rows;
         size_t stride;
 
         explicit Activations(const Module& module)
             : band(module.value.depth), channels(module.channels), rows(band.rows()),
               stride(band.stride()) {}
         bool take(const float* in, int count, float scale, float zero) {
-            return quantize(in, count, channels, stride, scale, zero, band.rows());
+            return quantize(in, count, channels, scale, zero, band.rows(), stride);
         }
     };
     static Pack pack(const Module& module, size_t stride, int head) {

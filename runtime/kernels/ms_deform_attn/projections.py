@@ -1,7 +1,7 @@
-"""The linear layers of deformable attention as the CPU form takes them: in panels, or in integers."""
+"""The linear layers of deformable attention as the CPU form takes them: floats or integers."""
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from irstd.runtime.kernels.ms_deform_attn.reference import Projections
 from irstd.runtime.kernels.ms_deform_attn.shapes import check_quantization
 
 PANEL = 16  # columns of weights that lie together
-LARGEST_WEIGHT = 127  # of s8
+# Of weights of u8 activations: 16 bits hold the sum of two products. Of the output layer's: s8.
+LARGEST_7_BIT, LARGEST_8_BIT = 64, 127
 # What one of the 16-bit sums of the byte core is in steps of a value: BYTE_SUM_UNIT in C++.
 _SUM_UNIT = 32768 / 32767 / 255
 _MIDDLE = 128  # of u8; the core counts from there
@@ -46,7 +47,7 @@ class Quantization:
 class PackedLinear:
     """scale * (activations * weights) + shift, in panels of columns."""
 
-    panels: NDArray[np.generic]  # (panels, depth, 16) float32 or (panels, depth / 2, 16, 2) int16
+    panels: NDArray[np.generic]  # (panels, depth, 16), or (panels, depth / n, 16, n) integers
     scale: NDArray[np.float32]  # of columns, padded to whole panels
     shift: NDArray[np.float32]
     depth: int
@@ -103,7 +104,7 @@ def pack_projections(projections: Projections, heads: int) -> PackedProjections:
 def pack_projections_u8(
     projections: Projections, heads: int, quantization: Quantization
 ) -> PackedProjections:
-    """Lay out the layers for integers: weights in s8 with a scale for each output.
+    """Lay out the layers for integers: weights in 7 bits, the output layer's in s8.
 
     Args:
         projections: In float32; weights are rounded here.
@@ -131,20 +132,19 @@ def pack_projections_u8(
             )
     value_scale = np.repeat(q.value_scale.astype(np.float64), d_head)
     value_zero = np.repeat(q.value_zero.astype(np.float64), d_head)
-    weight, weight_scale = quantize_weights(p.value_weight)
-    value = _pack_integers(
-        weight,
-        weight_scale * q.source_scale / value_scale,
-        p.value_bias / value_scale + value_zero,
+    value = _pack_bytes(p.value_weight, p.value_bias, q.source_scale, q.source_zero)
+    value = replace(
+        value,
+        scale=_padded(value.scale[: value.columns] / value_scale),
+        shift=_padded(value.shift[: value.columns] / value_scale + value_zero),
     )
-    point_weight, point_bias = _points(p)
-    weight, weight_scale = quantize_weights(point_weight)
-    points = _pack_integers(weight, weight_scale * q.query_scale, point_bias)
-    weight, weight_scale = quantize_weights(p.output_weight * value_scale)
+    points = _pack_bytes(*_points(p), q.query_scale, q.query_zero)
+    weight, weight_scale = quantize_weights(p.output_weight * value_scale, LARGEST_8_BIT)
     output = _pack_integers(
         weight,
         weight_scale * _SUM_UNIT,
         p.output_bias + weight_scale * (weight @ (_MIDDLE - value_zero)),
+        np.int16,
     )
     return PackedProjections(
         heads, p.value_weight.shape[1], len(p.logit_bias), value, points, output, q
@@ -152,11 +152,11 @@ def pack_projections_u8(
 
 
 def quantize_weights(
-    weight: NDArray[np.floating],
+    weight: NDArray[np.floating], largest_whole: int
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Return weights (out, in) as whole numbers of s8 and the scale of each output."""
+    """Return weights (out, in) as whole numbers and the scale of each output."""
     largest = np.abs(weight).max(1).astype(np.float64)
-    scale = np.where(largest > 0, largest, 1) / LARGEST_WEIGHT
+    scale = np.where(largest > 0, largest, 1) / largest_whole
     return np.round(weight / scale[:, None]).astype(np.int16), scale
 
 
@@ -183,7 +183,7 @@ def _check(p: Projections, heads: int) -> None:
             )
     if heads < 1 or len(p.value_weight) % heads or len(p.logit_weight) % heads:
         raise InputError(
-            f"heads: got {heads} for {len(p.value_weight)} values and {len(p.logit_weight)} logits; "
+            f"heads: got {heads} for {len(p.value_weight)} values, {len(p.logit_weight)} logits; "
             "wanted a number that divides both"
         )
 
@@ -196,14 +196,29 @@ def _pack_floats(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Pack
     )
 
 
+def _pack_bytes(
+    weight: NDArray[np.float32], bias: NDArray[np.float32], scale: float, zero: int
+) -> PackedLinear:
+    """Lay out a layer of activations scale * (u8 - zero)."""
+    whole, weight_scale = quantize_weights(weight, LARGEST_7_BIT)
+    scales = scale * weight_scale
+    return _pack_integers(whole, scales, bias - scales * zero * whole.sum(1), np.int8)
+
+
 def _pack_integers(
-    weight: NDArray[np.int16], scale: NDArray[np.float64], shift: NDArray[np.floating]
+    weight: NDArray[np.int16],
+    scale: NDArray[np.float64],
+    shift: NDArray[np.floating],
+    dtype: type[np.generic],
 ) -> PackedLinear:
     columns, depth = weight.shape
-    even = depth + depth % 2
-    panels = _panels(np.pad(weight, ((0, 0), (0, even - depth))))
-    pairs = panels.reshape(len(panels), PANEL, even // 2, 2).transpose(0, 2, 1, 3)
-    return PackedLinear(_copy(pairs, np.int16), _padded(scale), _padded(shift), even, columns)
+    together = 4 // np.dtype(dtype).itemsize  # numbers in 32 bits
+    padded = depth + -depth % together
+    panels = _panels(np.pad(weight, ((0, 0), (0, padded - depth))))
+    groups = panels.reshape(len(panels), PANEL, padded // together, together)
+    return PackedLinear(
+        _copy(groups.transpose(0, 2, 1, 3), dtype), _padded(scale), _padded(shift), padded, columns
+    )
 
 
 def _panels(weight: NDArray[np.generic]) -> NDArray[np.generic]:
