@@ -16,8 +16,8 @@ from irstd.runtime.kernels.spectral_split.cpu import spectral_split
 
 OURS = "ours"
 SEED = 0
-# The grids of queries beside the reference, whose levels are its side, a half and a quarter of it.
-_GRIDS_PX = (64, 256)
+# Grids of queries beside the reference; levels are the side of the grid, a half and a quarter of it.
+_GRIDS_PX = (64,)
 
 _KERNELS: dict[str, Callable[..., Array]] = {
     "haar_gate": haar_gate,
