@@ -1,8 +1,9 @@
-"""Write the tables of README.md from the result files in benchmarks/results/.
+"""Write the tables of README.md and docs/kernels.md from the files in benchmarks/results/.
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`, NAME a key of TABLES. Its file
-is what `irstd-bench compare ... --out` or one `--out` of a measurement wrote, one row a report; or
-a JSON object {"command", "columns": [text], "rows": [[text or number]]} of another program.
+is what `irstd-bench compare ... --out` or one `--out` of a measurement wrote, one row a report or a
+kernel; or a JSON object {"command", "columns": [text], "rows": [[text or number]]} of another
+program.
 
     python scripts/readme_tables.py            rewrite the tables
     python scripts/readme_tables.py --check    exit 1 if one is stale, change nothing
@@ -21,6 +22,7 @@ from irstd.errors import InputError, IrstdError
 from irstd.files import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "kernels.md"]
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 
 
@@ -62,6 +64,18 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         ),
     ),
     "latency": ("latency-acm.json", (*SUBJECT, *SPEED)),
+    "kernels": (
+        "kernels-cpu.json",
+        (
+            Column("Operator", "op"),
+            Column("Case", "case"),
+            Column("Values", "dtype"),
+            Column("Ours ms", "ours_ms", 2),
+            Column("Peer", "peer"),
+            Column("Peer ms", "peer_ms", 1),
+            Column("Ratio", "ratio", 1),
+        ),
+    ),
 }
 
 
@@ -100,7 +114,8 @@ def make_table(path: Path, columns: Sequence[Column]) -> str:
         numeric = [all(isinstance(value, int | float) for value in column) for column in down]
         rows = [list(row) for row in zip(*map(_cells, down), strict=True)]
     else:
-        reports = content["reports"] if content.get("kind") == "comparison" else [content]
+        rows_of = {"comparison": "reports", "kernels": "results"}.get(content.get("kind", ""))
+        reports = content[rows_of] if rows_of else [content]
         headings = [column.heading for column in columns]
         rows = [[_field(path, report, column) for column in columns] for report in reports]
         numeric = [column.digits is not None for column in columns]
@@ -115,7 +130,7 @@ def _origin(path: Path, content: Mapping[str, Any]) -> str:
     machines = {
         f"{report['environment']['cpu_model']}, {report['environment']['cpu_cores']} cores"
         for report in reports
-        if report.get("kind") in ("latency", "paced")
+        if report.get("kind") in ("latency", "paced", "kernels")
     }
     method = [content["method"]] if "method" in content else []
     return "; ".join([origin, *method, *(f"measured on {machine}" for machine in sorted(machines))])
@@ -146,23 +161,27 @@ def _cell(value: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="write the tables of README.md")
+    parser = argparse.ArgumentParser(description="write the tables of the pages")
     parser.add_argument("--check", action="store_true", help="exit 1 if stale, change nothing")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--readme", type=Path, nargs="+", default=PAGES, metavar="PAGE")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args(argv)
+    return max(_renew(page, options.results, check=options.check) for page in options.readme)
+
+
+def _renew(page: Path, results: Path, *, check: bool) -> int:
     try:
-        old = options.readme.read_text("utf-8")
-        new = fill_tables(old, options.results)
+        old = page.read_text("utf-8")
+        new = fill_tables(old, results)
     except (OSError, IrstdError) as error:
         print(f"readme_tables: {error}", file=sys.stderr)
         return 1
     if new == old:
         return 0
-    if options.check:
-        print(f"readme_tables: {options.readme} is stale; run without --check", file=sys.stderr)
+    if check:
+        print(f"readme_tables: {page} is stale; run without --check", file=sys.stderr)
         return 1
-    write_atomic(options.readme, new)
+    write_atomic(page, new)
     return 0
 
 

@@ -16,7 +16,7 @@ from irstd.runtime.kernels.spectral_split.cpu import spectral_split
 
 OURS = "ours"
 SEED = 0
-# Grids of queries beside the reference; levels are the side of the grid, a half and a quarter of it.
+# Grids of queries beside the reference; levels are the grid, a half and a quarter of its side.
 _GRIDS_PX = (64,)
 
 _KERNELS: dict[str, Callable[..., Array]] = {
