@@ -61,10 +61,11 @@ class Case:
         sides = self.level_hw
         values = sum(h * w for h, w in zip(sides[::2], sides[1::2], strict=True))
         queries = self.query_hw[0] * self.query_hw[1]
-        return tuple(
+        query, source = (
             rng.standard_normal((self.images, rows, self.channels)).astype(np.float32)
             for rows in (queries, values)
         )
+        return query, source
 
 
 DEFAULT = Case()
@@ -95,7 +96,9 @@ def quantize(query, source, projections, heads):
     value = source @ projections.value_weight.T + projections.value_bias
     of_heads = [of(part) for part in np.split(value, heads, -1)]
     scale, zero = (np.array(numbers, np.float32) for numbers in zip(*of_heads, strict=True))
-    return Quantization(*of(query), *of(source), scale, zero)
+    query_scale, query_zero = of(query)
+    source_scale, source_zero = of(source)
+    return Quantization(query_scale, query_zero, source_scale, source_zero, scale, zero)
 
 
 def define(case, projections, query, source, references=None):
@@ -131,7 +134,7 @@ def test_it_computes_what_the_definition_says(case, rng):
 def test_integers_come_close(case, rng):
     projections, inputs = case.projections(rng), case.inputs(rng)
     packed = pack_projections_u8(
-        projections, case.heads, quantize(*inputs, projections, case.heads)
+        projections, case.heads, quantize(*[*inputs, projections, case.heads])
     )
     assert_like(
         ms_deform_attn_module(*inputs, packed, **case.where), define(case, projections, *inputs)
@@ -172,12 +175,12 @@ def test_reference_points(d_head, rng):
     case = replace(DEFAULT, images=2, d_head=d_head)
     projections, inputs = case.projections(rng), case.inputs(rng)
     references = rng.uniform(-0.2, 1.2, (*inputs[0].shape[:2], 2)).astype(np.float32)
-    wanted = define(case, projections, *inputs, references)
+    wanted = define(case, projections, *[*inputs, references])
     packed = pack_projections(projections, case.heads)
     result = ms_deform_attn_module(*inputs, packed, references, level_hw=case.level_hw)
     assert_close(result, wanted)
     packed = pack_projections_u8(
-        projections, case.heads, quantize(*inputs, projections, case.heads)
+        projections, case.heads, quantize(*[*inputs, projections, case.heads])
     )
     assert_like(ms_deform_attn_module(*inputs, packed, references, level_hw=case.level_hw), wanted)
 
@@ -188,7 +191,7 @@ def test_threads_share_rows_heads_and_queries(threads, rng):
     projections, inputs = case.projections(rng), case.inputs(rng)
     for packed in (
         pack_projections(projections, case.heads),
-        pack_projections_u8(projections, case.heads, quantize(*inputs, projections, case.heads)),
+        pack_projections_u8(projections, case.heads, quantize(*[*inputs, projections, case.heads])),
     ):
         np.testing.assert_array_equal(
             ms_deform_attn_module(*inputs, packed, **case.where, threads=threads),
@@ -207,7 +210,7 @@ def test_processors_without_long_vectors_compute_the_same(rng, monkeypatch):
     wanted = define(DEFAULT, projections, *inputs)
     packed = pack_projections(projections, 3)
     assert_close(ms_deform_attn_module(*inputs, packed, **DEFAULT.where), wanted)
-    packed = pack_projections_u8(projections, 3, quantize(*inputs, projections, 3))
+    packed = pack_projections_u8(projections, 3, quantize(*[*inputs, projections, 3]))
     assert_like(ms_deform_attn_module(*inputs, packed, **DEFAULT.where), wanted)
 
 
@@ -217,7 +220,7 @@ def test_processors_without_long_vectors_compute_the_same(rng, monkeypatch):
 def test_inputs_that_are_no_numbers_are_refused(is_integer, name, number, rng):
     projections, inputs = DEFAULT.projections(rng), DEFAULT.inputs(rng)
     packed = (
-        pack_projections_u8(projections, 3, quantize(*inputs, projections, 3))
+        pack_projections_u8(projections, 3, quantize(*[*inputs, projections, 3]))
         if is_integer
         else pack_projections(projections, 3)
     )
@@ -249,7 +252,7 @@ def test_layers_that_do_not_fit_are_refused(rng):
 
 def test_quantizations_out_of_range_are_refused(rng):
     projections, inputs = DEFAULT.projections(rng), DEFAULT.inputs(rng)
-    good = quantize(*inputs, projections, 3)
+    good = quantize(*[*inputs, projections, 3])
     for changes, message in (
         ({"query_scale": 0.0}, "query: got scale 0.0"),
         ({"source_zero": 256}, "source: got scale .*, zero 256"),
