@@ -89,7 +89,8 @@ def haar_gate(
 
     Returns:
         (N, C, H, W) of x's dtype, within 1e-5 (float32) or 2e-3 (float16) of the definition,
-        relative to its largest value.
+        relative to its largest value. In float16 that holds while logits are below about a hundred
+        (their bands have 11 bits); with larger ones it is as in any graph with its bands in half.
 
     Raises:
         InputError: An array is not as above.
