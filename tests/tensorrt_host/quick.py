@@ -81,7 +81,6 @@ def main(name: str, attributes: dict[str, list[int]], *inputs: tuple[str, list[i
     registry = Registry()
     trt.get_plugin_registry = lambda: registry
     plugin = importlib.import_module("tensorrt.plugin")
-    library = importlib.import_module("tensorrt.plugin._lib")
     tensor = importlib.import_module("tensorrt.plugin._tensor")
     trt.IDimensionExpr, trt.DimsExprs = Constant, Exprs
     # int32 arguments are told from others by their class, as the bindings do.
@@ -92,16 +91,18 @@ def main(name: str, attributes: dict[str, list[int]], *inputs: tuple[str, list[i
 
     node = {node.name: node for node in quick_nodes(multiprocessors=3)}[name]
     register(plugin, node)
-    definition = library.QDP_REGISTRY[f"irstd::{name}"]
-    made = library._TemplateAOTPlugin(name, "irstd", definition.num_outputs)
-    made.init(
-        definition.register_func,
-        {key: np.array(value, np.int32) for key, value in attributes.items()},
-        definition.aot_impl_attr_names,
-        definition.aot_impl_func,
-        definition.autotune_attr_names,
-        definition.autotune_func,
-    )
+    creator = registry.get_creator(name, "1", "irstd")
+    # As the ONNX parser does: what the creator asks for, in its order.
+    fields = [
+        trt.PluginField(
+            field.name, np.array(attributes[field.name], np.int32), trt.PluginFieldType.INT32
+        )
+        for field in creator.field_names
+    ]
+    made = creator.create_plugin(
+        name, "irstd", trt.PluginFieldCollection(fields), trt.TensorRTPhase.BUILD,
+        trt.QuickPluginCreationRequest.STRICT_AOT,
+    )  # fmt: skip
     types = [trt.DataType.__members__[type_name] for type_name, _ in inputs]
     shapes = [shape for _, shape in inputs]
     outputs = made.get_output_data_types(types, [len(shape) for shape in shapes])
