@@ -85,8 +85,9 @@ CASES = [
 ]
 
 
-def quantize(query, source, projections, heads):
+def quantize(inputs, projections, heads):
     """Scales and zeros from the smallest and largest numbers."""
+    query, source = inputs
 
     def of(numbers):
         least, most = min(numbers.min(), 0), max(numbers.max(), 0)
@@ -101,10 +102,10 @@ def quantize(query, source, projections, heads):
     return Quantization(query_scale, query_zero, source_scale, source_zero, scale, zero)
 
 
-def define(case, projections, query, source, references=None):
+def define(case, projections, inputs, references=None):
     where = case.where if references is None else {"level_hw": case.level_hw}
     return reference.ms_deform_attn_module(
-        query, source, projections, references, heads=case.heads, **where
+        *inputs, projections, references, heads=case.heads, **where
     )
 
 
@@ -126,18 +127,16 @@ def test_it_computes_what_the_definition_says(case, rng):
     projections, inputs = case.projections(rng), case.inputs(rng)
     packed = pack_projections(projections, case.heads)
     assert_close(
-        ms_deform_attn_module(*inputs, packed, **case.where), define(case, projections, *inputs)
+        ms_deform_attn_module(*inputs, packed, **case.where), define(case, projections, inputs)
     )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_integers_come_close(case, rng):
     projections, inputs = case.projections(rng), case.inputs(rng)
-    packed = pack_projections_u8(
-        projections, case.heads, quantize(*[*inputs, projections, case.heads])
-    )
+    packed = pack_projections_u8(projections, case.heads, quantize(inputs, projections, case.heads))
     assert_like(
-        ms_deform_attn_module(*inputs, packed, **case.where), define(case, projections, *inputs)
+        ms_deform_attn_module(*inputs, packed, **case.where), define(case, projections, inputs)
     )
 
 
@@ -150,7 +149,7 @@ def test_integer_products_are_exact(extreme, rng, monkeypatch):
         source[:] = np.where(rng.random(source.shape) < 0.9, 5, -1)
         sign = np.where(rng.random(projections.value_weight.shape) < 0.9, 1, -1)
         projections = replace(projections, value_weight=sign.astype(np.float32) / 256)
-    quantization = quantize(query, source, projections, case.heads)
+    quantization = quantize((query, source), projections, case.heads)
     packed = pack_projections_u8(projections, case.heads, quantization)
     allocated = []
     empty = np.empty
@@ -175,13 +174,11 @@ def test_reference_points(d_head, rng):
     case = replace(DEFAULT, images=2, d_head=d_head)
     projections, inputs = case.projections(rng), case.inputs(rng)
     references = rng.uniform(-0.2, 1.2, (*inputs[0].shape[:2], 2)).astype(np.float32)
-    wanted = define(case, projections, *[*inputs, references])
+    wanted = define(case, projections, inputs, references)
     packed = pack_projections(projections, case.heads)
     result = ms_deform_attn_module(*inputs, packed, references, level_hw=case.level_hw)
     assert_close(result, wanted)
-    packed = pack_projections_u8(
-        projections, case.heads, quantize(*[*inputs, projections, case.heads])
-    )
+    packed = pack_projections_u8(projections, case.heads, quantize(inputs, projections, case.heads))
     assert_like(ms_deform_attn_module(*inputs, packed, references, level_hw=case.level_hw), wanted)
 
 
@@ -191,7 +188,7 @@ def test_threads_share_rows_heads_and_queries(threads, rng):
     projections, inputs = case.projections(rng), case.inputs(rng)
     for packed in (
         pack_projections(projections, case.heads),
-        pack_projections_u8(projections, case.heads, quantize(*[*inputs, projections, case.heads])),
+        pack_projections_u8(projections, case.heads, quantize(inputs, projections, case.heads)),
     ):
         np.testing.assert_array_equal(
             ms_deform_attn_module(*inputs, packed, **case.where, threads=threads),
@@ -207,10 +204,10 @@ def test_processors_without_long_vectors_compute_the_same(rng, monkeypatch):
     library = ctypes.CDLL(str(path))
     monkeypatch.setattr(module, "cpu_library", lambda: library)
     projections, inputs = DEFAULT.projections(rng), DEFAULT.inputs(rng)
-    wanted = define(DEFAULT, projections, *inputs)
+    wanted = define(DEFAULT, projections, inputs)
     packed = pack_projections(projections, 3)
     assert_close(ms_deform_attn_module(*inputs, packed, **DEFAULT.where), wanted)
-    packed = pack_projections_u8(projections, 3, quantize(*[*inputs, projections, 3]))
+    packed = pack_projections_u8(projections, 3, quantize(inputs, projections, 3))
     assert_like(ms_deform_attn_module(*inputs, packed, **DEFAULT.where), wanted)
 
 
@@ -220,7 +217,7 @@ def test_processors_without_long_vectors_compute_the_same(rng, monkeypatch):
 def test_inputs_that_are_no_numbers_are_refused(is_integer, name, number, rng):
     projections, inputs = DEFAULT.projections(rng), DEFAULT.inputs(rng)
     packed = (
-        pack_projections_u8(projections, 3, quantize(*[*inputs, projections, 3]))
+        pack_projections_u8(projections, 3, quantize(inputs, projections, 3))
         if is_integer
         else pack_projections(projections, 3)
     )
@@ -252,7 +249,7 @@ def test_layers_that_do_not_fit_are_refused(rng):
 
 def test_quantizations_out_of_range_are_refused(rng):
     projections, inputs = DEFAULT.projections(rng), DEFAULT.inputs(rng)
-    good = quantize(*[*inputs, projections, 3])
+    good = quantize(inputs, projections, 3)
     for changes, message in (
         ({"query_scale": 0.0}, "query: got scale 0.0"),
         ({"source_zero": 256}, "source: got scale .*, zero 256"),

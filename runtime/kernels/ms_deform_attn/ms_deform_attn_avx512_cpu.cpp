@@ -1,5 +1,5 @@
-// Deformable attention for x86 with AVX-512 and VNNI. What is included before the pragma is code for
-// any x86: the linker may keep one copy of an inline function for all.
+// Deformable attention for x86 with AVX-512 and VNNI. What is included before the pragma is code
+// for any x86: the linker may keep one copy of an inline function for all.
 #include "ms_deform_attn_versions.hpp"
 
 #if defined(IRSTD_HAS_VERSIONS)

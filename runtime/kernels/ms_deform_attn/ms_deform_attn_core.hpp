@@ -1,6 +1,6 @@
 // The core of deformable attention on a CPU: head after head, its values repacked, then its queries
-// tile after tile. Of one head's map, what neighbouring queries reach stays in the nearer caches; of
-// all heads' it would not.
+// tile after tile. Of one head's map, what neighbouring queries reach stays in the nearer caches;
+// of all heads' it would not.
 //
 // No include guard: compiled once for each generation of processors, in the namespace IRSTD_ISA.
 #include "ms_deform_attn_tile.hpp"
@@ -25,14 +25,16 @@ bool attend_head(const Core& core, const MapLevels& levels, const Map& map, int 
     bool is_finite = true;
     for (int query = begin; query < end; query += TILE) {
         const int count = std::min(TILE, end - query);
-        const size_t item = (static_cast<size_t>(image) * shape.queries + query) * shape.heads + head;
+        const size_t item =
+            (static_cast<size_t>(image) * shape.queries + query) * shape.heads + head;
         const float* offsets = core.offsets + item * points * 2;
         const float* logits = core.logits + item * points;
         queries.next(count, inputs);
         transpose(offsets, stride * 2, points * 2, count, inputs.offset[0]);
         transpose(logits, stride, points, count, inputs.logit[0]);
         is_finite &= set_up(inputs, levels, element, set);
-        const size_t away = query + (TILES_AHEAD + 1) * TILE <= end ? TILES_AHEAD * TILE * stride : 0;
+        const size_t away =
+            query + (TILES_AHEAD + 1) * TILE <= end ? TILES_AHEAD * TILE * stride : 0;
         gather<D>(map, levels, set, {offsets + away * 2, logits + away, stride, points}, count,
                   core.out + item * D, static_cast<size_t>(shape.heads) * D);
     }
@@ -68,8 +70,9 @@ bool attend_bytes(const Core& core, const MapLevels& levels, void* workspace, in
         int8_t* map = static_cast<int8_t*>(workspace);
         pack_head(BytePack<D>{stride, BytePack<D>::signed_of(static_cast<uint8_t>(zero))}, value,
                   levels, map);
-        return attend_head<D, BytePoints>(core, levels, ByteMap{map, scale, scale * (128.0f - zero)},
-                                          2 * D, image, head, begin, end);
+        return attend_head<D, BytePoints>(core, levels,
+                                          ByteMap{map, scale, scale * (128.0f - zero)}, 2 * D,
+                                          image, head, begin, end);
     }
 }
 
@@ -92,7 +95,8 @@ bool attend_items(const Core& core, const MapLevels& levels, void* workspace, in
     return is_finite;
 }
 
-bool attend(const Core& core, const MapLevels& levels, void* workspace, int64_t begin, int64_t end) {
+bool attend(const Core& core, const MapLevels& levels, void* workspace, int64_t begin,
+            int64_t end) {
     switch (core.shape.d_head) {
         case 1: return attend_items<1>(core, levels, workspace, begin, end);
         case 8: return attend_items<8>(core, levels, workspace, begin, end);

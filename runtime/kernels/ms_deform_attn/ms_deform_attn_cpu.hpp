@@ -23,18 +23,19 @@ IRSTD_EXPORT int irstd_ms_deform_attn_u8(const irstd_ms_deform_attn_shape* shape
                                          float* out, int64_t begin, int64_t end);
 
 // A linear layer: scale * (activations * weights) + shift, with scale and shift of the columns.
-// `panels` is [columns / 16][depth][16] float32; for u8 activations [columns / 16][depth / 4][16][4]
-// int8, -64 to 64; for 16-bit activations [columns / 16][depth / 2][16][2] int16. In panels, scale and
-// shift the columns are padded to whole panels, and depth to what lies together.
+// `panels` is [columns / 16][depth][16] float32; for u8 activations [columns / 16][depth /
+// 4][16][4] int8, -64 to 64; for 16-bit activations [columns / 16][depth / 2][16][2] int16. In
+// panels, scale and shift the columns are padded to whole panels, and depth to what lies together.
 struct irstd_ms_deform_attn_linear {
     const void* panels;
     const float *scale, *shift;
     int32_t depth, columns;
 };
 
-// The module: the core between four linear layers. Float32 throughout, or integer products and values
-// in u8: then query and source are quantized to u8 with a scale and a zero, the value layer's result is
-// u8, the core's is 16-bit numbers, and the output layer's scale and shift account for both.
+// The module: the core between four linear layers. Float32 throughout, or integer products and
+// values in u8: then query and source are quantized to u8 with a scale and a zero, the value
+// layer's result is u8, the core's is 16-bit numbers, and the output layer's scale and shift
+// account for both.
 struct irstd_ms_deform_attn_module {
     irstd_ms_deform_attn_shape shape;
     int32_t channels;  // C, of query and source
@@ -56,8 +57,8 @@ IRSTD_EXPORT int64_t irstd_ms_deform_attn_map_bytes(const irstd_ms_deform_attn_s
                                                     int is_bytes);
 
 // The three steps of the module, each to be finished before the next: source to values, of the rows
-// [begin, end) of N * S; values to maps, of N * M; query to out, of N * Lq. They return 0, or 1 if an
-// input is not finite.
+// [begin, end) of N * S; values to maps, of N * M; query to out, of N * Lq. They return 0, or 1 if
+// an input is not finite.
 IRSTD_EXPORT int irstd_ms_deform_attn_module_values(const irstd_ms_deform_attn_module* module,
                                                     int64_t begin, int64_t end);
 IRSTD_EXPORT int irstd_ms_deform_attn_module_maps(const irstd_ms_deform_attn_module* module,

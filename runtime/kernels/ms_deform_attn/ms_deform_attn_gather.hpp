@@ -1,12 +1,12 @@
-// Phase two of deformable attention on a CPU: channels as lanes, nothing but loads and multiply-adds.
-// Mixed with phase one, the loads of weights would wait for their stores.
+// Phase two of deformable attention on a CPU: channels as lanes, nothing but loads and
+// multiply-adds. Mixed with phase one, the loads of weights would wait for their stores.
 //
 // No include guard: compiled once for each generation of processors, in the namespace IRSTD_ISA.
 
 namespace irstd::ms_deform_attn::IRSTD_ISA {
 
-// The inputs of a tile a few tiles on: those of a query are fetched with every query, so that memory
-// works while the gather computes. Null where they are in a cache already.
+// The inputs of a tile a few tiles on: those of a query are fetched with every query, so that
+// memory works while the gather computes. Null where they are in a cache already.
 struct Ahead {
     const float *offsets, *logits;
     size_t stride;  // points from a query to the next
@@ -180,10 +180,13 @@ struct Samples {
 };
 #endif
 
-// To float32, or to the sums themselves in 16 bits.
+// To float32, or to the sums themselves in 16 bits for the module. There the maps of all heads and
+// the layers' weights compete for the caches, and samples are fetched a few queries ahead.
 template <int D, class Out>
 inline void gather(const ByteMap& map, const MapLevels& levels, const BytePoints& points,
                    const Ahead& ahead, int count, Out* out, size_t stride) {
+    constexpr bool IS_MODULE = sizeof(Out) == sizeof(int16_t);
+    constexpr int LANES_AHEAD = 4;
     const bool is_streamed = is_streamable<D>(out, stride);
     for (int lane = 0; lane < count; ++lane, out += stride) {
         ahead.fetch(lane);
@@ -191,12 +194,17 @@ inline void gather(const ByteMap& map, const MapLevels& levels, const BytePoints
         for (int l = 0; l < levels.count; ++l) {
             const size_t row = static_cast<size_t>(levels.level[l].stride) * (2 * D);
             for (int k = l * levels.points; k < (l + 1) * levels.points; ++k) {
+                if constexpr (IS_MODULE) {
+                    const int later = points.position[k][(lane + LANES_AHEAD) % TILE];
+                    __builtin_prefetch(map.pairs + later);
+                    __builtin_prefetch(map.pairs + later + row);
+                }
                 const int8_t* above = map.pairs + points.position[k][lane];
                 samples.add(above, above + row, points.above[k][lane], points.below[k][lane],
                             points.attention[k][lane]);
             }
         }
-        if constexpr (sizeof(Out) == sizeof(int16_t))
+        if constexpr (IS_MODULE)
             memcpy(out, &samples, D * sizeof(int16_t));
         else
             samples.store(out, map.scale * BYTE_SUM_UNIT, map.shift, is_streamed);

@@ -1,5 +1,5 @@
-// The values of one head as the CPU form reads them: by themselves, in levels with a border of zeros,
-// so that a point outside needs no branch and the two neighbours in a row are contiguous.
+// The values of one head as the CPU form reads them: by themselves, in levels with a border of
+// zeros, so that a point outside needs no branch and the two neighbours in a row are contiguous.
 #pragma once
 
 #include <cstddef>
@@ -65,8 +65,8 @@ enum class Step { VALUES, MAPS, QUERIES };  // of the module
 // A call of the core.
 struct Core {
     Shape shape;
-    const void* value;           // float, or bytes if there are scales
-    const float *scale, *zero;   // of the heads
+    const void* value;          // float, or bytes if there are scales
+    const float *scale, *zero;  // of the heads
     const float *offsets, *logits, *reference_points;
     float* out;
 };

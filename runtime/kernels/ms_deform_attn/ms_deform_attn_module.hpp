@@ -64,7 +64,9 @@ struct Integral {
         size_t stride;
 
         explicit Activations(const Module& module)
-            : band(module.value.depth), channels(module.channels), rows(band.rows()),
+            : band(module.value.depth),
+              channels(module.channels),
+              rows(band.rows()),
               stride(band.stride()) {}
         bool take(const float* in, int count, float scale, float zero) {
             return quantize(in, count, channels, scale, zero, band.rows(), stride);
@@ -109,14 +111,15 @@ bool to_maps(const Module& module, const MapLevels& levels, int64_t begin, int64
     return is_finite;
 }
 
-// The core of a band, from its offsets and logits to what the output layer takes. Head after head, so
-// that the queries of the band share what they reach of a map.
+// The core of a band, from its offsets and logits to what the output layer takes. Head after head,
+// so that the queries of the band share what they reach of a map.
 template <int D, class Kind>
 bool attend_band(const Module& module, const MapLevels& levels, int image, int first, int count,
                  Band<float>& points, Band<typename Kind::Attended>& attended) {
     const int heads = module.shape.heads, per_head = levels.count * levels.points;
-    const Core core = {module.shape, nullptr, nullptr, nullptr, nullptr, nullptr,
-                       module.reference_points, nullptr};
+    const Core core = {
+        module.shape, nullptr, nullptr, nullptr, nullptr, nullptr, module.reference_points,
+        nullptr};
     Inputs inputs;
     typename Kind::Points set;
     typename Kind::Map map = {};

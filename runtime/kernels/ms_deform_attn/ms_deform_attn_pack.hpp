@@ -12,14 +12,15 @@ struct FloatPack {
     using Element = float;
     static constexpr int SIZE = D;  // elements of a position
 
-    size_t stride;  // numbers from a value to the next
+    size_t stride;         // numbers from a value to the next
     int32_t most[D] = {};  // bits of the largest of each channel
 
     void border(float* map, int positions) { std::fill_n(map, positions * SIZE, 0.0f); }
 
     void row(const float* in, int width, float* map) {
         for (int x = 0; x < width; ++x, in += stride, map += SIZE) {
-            for (int c = 0; c < D; c += 16) __builtin_prefetch(in + VALUES_AHEAD * stride + c, 0, 2);
+            for (int c = 0; c < D; c += 16)
+                __builtin_prefetch(in + VALUES_AHEAD * stride + c, 0, 2);
             for (int c = 0; c < D; ++c) {
                 const int32_t size = size_bits(in[c]);
                 map[c] = in[c], most[c] = larger(most[c], size);
@@ -76,7 +77,8 @@ struct SinglePack {
 
     void border(float* map, int positions) { std::fill_n(map, positions, 0.0f); }
     void row(const uint8_t* in, int width, float* map) {
-        for (int x = 0; x < width; ++x) map[x] = scale * (static_cast<float>(in[x * stride]) - zero);
+        for (int x = 0; x < width; ++x)
+            map[x] = scale * (static_cast<float>(in[x * stride]) - zero);
     }
     bool is_finite() const { return true; }
 };

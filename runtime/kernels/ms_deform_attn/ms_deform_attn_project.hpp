@@ -1,8 +1,9 @@
-// The linear layers of the deformable attention module: rows of activations by panels of 16 columns of
-// weights. A panel stays in the nearest cache while the rows of a band pass it.
+// The linear layers of the deformable attention module: rows of activations by panels of 16 columns
+// of weights. A panel stays in the nearest cache while the rows of a band pass it.
 //
-// Integer products are exact. Bytes: four products of u8 by s8 are added to 32 bits; without VNNI by
-// way of 16 bits, which hold two if weights have 7 bits, -64 to 64. Words: two products of 16 by 16.
+// Integer products are exact. Bytes: four products of u8 by s8 are added to 32 bits; without VNNI
+// by way of 16 bits, which hold two if weights have 7 bits, -64 to 64. Words: two products of 16
+// by 16.
 //
 // No include guard: compiled once for each generation of processors, in the namespace IRSTD_ISA.
 
@@ -77,7 +78,8 @@ inline void multiply_whole(const Whole* rows, size_t stride, int depth, const We
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) out[r][v] = __builtin_convertvector(sum[r][v], FloatVector);
+        for (int v = 0; v < VECTORS; ++v)
+            out[r][v] = __builtin_convertvector(sum[r][v], FloatVector);
 }
 
 template <int R>
@@ -103,6 +105,20 @@ struct Layer<uint8_t> {
     using Weight = int8_t;
     static constexpr int ROWS = 4;
 };
+
+// Numbers from 0 to 255 to bytes. g++ 12 does it one by one.
+inline ByteVector narrow(IntVector numbers) {
+#if IRSTD_VECTOR_BYTES >= 64
+    return (ByteVector)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)numbers);
+#elif IRSTD_VECTOR_BYTES >= 32
+    const __m128i low = _mm256_castsi256_si128((__m256i)numbers);
+    const __m128i words = _mm_packs_epi32(low, _mm256_extracti128_si256((__m256i)numbers, 1));
+    const int64_t bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+    return (ByteVector)bytes;
+#else
+    return __builtin_convertvector(numbers, ByteVector);
+#endif
+}
 
 // What `project` writes to: rows of `stride` numbers.
 struct FloatRows {
@@ -134,11 +150,11 @@ struct ByteRows {
     }
     static ByteVector to_bytes(FloatVector numbers) {
         const FloatVector least = {}, most = least + 255.0f;
-        const FloatVector round = least + 12582912.0f;  // 1.5 * 2^23: leaves the nearest whole number
+        const FloatVector round =
+            least + 12582912.0f;  // 1.5 * 2^23: leaves the nearest whole number
         numbers = numbers > least ? numbers : least;
         numbers = numbers < most ? numbers : most;
-        return __builtin_convertvector(__builtin_convertvector(numbers + round - round, IntVector),
-                                       ByteVector);
+        return narrow(__builtin_convertvector(numbers + round - round, IntVector));
     }
 };
 
@@ -162,7 +178,7 @@ inline void project_rows(const Linear& linear, const Number* in, size_t stride, 
 // out = scale * (in * weights) + shift for `count` rows.
 template <class Number, class Rows>
 IRSTD_ONCE void project(const Linear& linear, const Number* in, size_t stride, int count,
-                    const Rows& out) {
+                        const Rows& out) {
     for (int panel = 0; panel * PANEL < linear.columns; ++panel) {
         constexpr int ROWS = Layer<Number>::ROWS;
         int row = 0;

@@ -61,7 +61,8 @@ struct alignas(64) BytePoints {
 
     void set(int k, int lane, float share, float dx, float dy) {
         // None of the four is negative: w00 is (255 - x) (255 - y) / 255, rounded the same way.
-        const int x = static_cast<int>(dx * 255.0f + 0.5f), y = static_cast<int>(dy * 255.0f + 0.5f);
+        const int x = static_cast<int>(dx * 255.0f + 0.5f),
+                  y = static_cast<int>(dy * 255.0f + 0.5f);
         const int w11 = static_cast<int>(static_cast<float>(x * y) * (1.0f / 255.0f) + 0.5f);
         const int w01 = x - w11, w10 = y - w11, w00 = 255 - x - w10;
         above[k][lane] = twice(w00 | w01 << 8);
@@ -83,9 +84,9 @@ IRSTD_ONCE void transpose(const float* rows, size_t stride, int columns, int cou
                 const float* in = rows + lane * stride + column;
                 __m256 row[4];
                 for (int i = 0; i < 4; ++i)
-                    row[i] = _mm256_insertf128_ps(
-                        _mm256_castps128_ps256(_mm_loadu_ps(in + i * stride)),
-                        _mm_loadu_ps(in + (i + 4) * stride), 1);
+                    row[i] =
+                        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * stride)),
+                                             _mm_loadu_ps(in + (i + 4) * stride), 1);
                 const __m256 a = _mm256_unpacklo_ps(row[0], row[1]);
                 const __m256 b = _mm256_unpacklo_ps(row[2], row[3]);
                 const __m256 c = _mm256_unpackhi_ps(row[0], row[1]);
@@ -154,13 +155,15 @@ IRSTD_ONCE bool set_up(Inputs& in, const MapLevels& levels, int element, Points&
     softmax(in.logit, count);
     for (int l = 0; l < levels.count; ++l) {
         const MapLevel& level = levels.level[l];
-        const float width = static_cast<float>(level.width), height = static_cast<float>(level.height);
+        const float width = static_cast<float>(level.width),
+                    height = static_cast<float>(level.height);
         const float stride = static_cast<float>(level.stride);
         const int origin = levels.origin(l);
         for (int k = l * levels.points; k < (l + 1) * levels.points; ++k)
             for (int lane = 0; lane < TILE; ++lane) {
-                const Corner c = corner(in.x_px[l][lane] + in.offset[2 * k][lane],
-                                        in.y_px[l][lane] + in.offset[2 * k + 1][lane], width, height);
+                const Corner c =
+                    corner(in.x_px[l][lane] + in.offset[2 * k][lane],
+                           in.y_px[l][lane] + in.offset[2 * k + 1][lane], width, height);
                 points.position[k][lane] =
                     (origin + static_cast<int>(c.y * stride + c.x)) * element;
                 points.set(k, lane, in.logit[k][lane], c.dx, c.dy);
@@ -175,8 +178,8 @@ public:
     Queries(const Core& core, const MapLevels& levels, int image, int first) : levels_(levels) {
         const Shape& shape = core.shape;
         if (core.reference_points) {
-            references_ = core.reference_points +
-                          (static_cast<size_t>(image) * shape.queries + first) * 2;
+            references_ =
+                core.reference_points + (static_cast<size_t>(image) * shape.queries + first) * 2;
             return;
         }
         width_ = shape.query_hw[1], x_ = first % width_, y_ = first / width_;

@@ -1,5 +1,5 @@
-// The versions of the CPU form: one for each generation of x86, in a source file of its own, and one
-// for any processor. The best is chosen when the library is loaded.
+// The versions of the CPU form: one for each generation of x86, in a source file of its own, and
+// one for any processor. The best is chosen when the library is loaded.
 #pragma once
 
 #include <algorithm>
@@ -18,12 +18,12 @@
 
 namespace irstd::ms_deform_attn {
 
-#define IRSTD_VERSION(isa)                                                                        \
-    namespace isa {                                                                               \
-    bool attend(const Core& core, const MapLevels& levels, void* workspace, int64_t begin,        \
-                int64_t end);                                                                     \
-    bool run_module(const Module& module, const MapLevels& levels, Step step, int64_t begin,      \
-                    int64_t end);                                                                 \
+#define IRSTD_VERSION(isa)                                                                   \
+    namespace isa {                                                                          \
+    bool attend(const Core& core, const MapLevels& levels, void* workspace, int64_t begin,   \
+                int64_t end);                                                                \
+    bool run_module(const Module& module, const MapLevels& levels, Step step, int64_t begin, \
+                    int64_t end);                                                            \
     }
 IRSTD_VERSION(plain)
 IRSTD_VERSION(avx2)
