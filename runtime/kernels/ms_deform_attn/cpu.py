@@ -96,8 +96,8 @@ def ms_deform_attn_u8(
         threads: ...
 
     Returns:
-        `out`. Points are rounded to 1/255 px: within one scale of the definition with dequantized
-        values, usually a tenth.
+        `out`. Points are rounded to 1/255 px: within two scales of the definition with dequantized
+        values, and within half of one where neighbours differ by a few steps.
 
     Raises:
         InputError: As in `ms_deform_attn`, or scale or zero is out of range.
