@@ -20,7 +20,7 @@ BLOB_SHAPES = 6
 SPOTS_PER_PX, SPOT_SIGMA_PX, SPOT_PEAK = 0.03, (0.7, 4.0), (-0.6, 1.6)
 # Larger, fainter warm patches in the air, relative to the contrast around them: things that a
 # network is in doubt about, so that a low threshold is punished.
-GLOWS_PER_PX, GLOW_SIGMA_PX, GLOW_PEAK = 0.003, (4.0, 7.0), (1.1, 1.6)
+GLOWS_PER_PX, GLOW_SIGMA_PX, GLOW_PEAK = 0.003, (4.0, 7.0), (1.6, 2.2)
 # Grain of the size of targets, relative likewise.
 GRAIN_SIGMA_PX, GRAIN = (2.0, 4.0), 0.6
 NEARBY_PX = 41
