@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -122,19 +121,25 @@ def test_interruption(run, capsys):
     assert capsys.readouterr().err == "irstd-x: interrupted\n"
 
 
-def test_a_termination_signal_cleans_up_like_ctrl_c(run):
-    cleaned = []
+def test_a_termination_signal_cleans_up_like_ctrl_c(run_python):
+    """In a process of its own: a signal that is not caught would end the test's."""
+    code = """
+import signal
+from irstd.cli import make_parser, run
 
-    def handler(_options):
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            cleaned.append(True)
+def handler(_options):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        print("cleaned")
 
-    before = signal.getsignal(signal.SIGTERM)
-    assert run(handler) == 130
-    assert cleaned
-    assert signal.getsignal(signal.SIGTERM) == before
+parser = make_parser("irstd-test", "A test.")
+parser.set_defaults(handler=handler, json=False, verbose=False, quiet=False)
+before = signal.getsignal(signal.SIGTERM)
+print(run(parser, []))
+print(signal.getsignal(signal.SIGTERM) == before)
+"""
+    assert run_python(code).split() == ["cleaned", "130", "True"]
 
 
 def test_commands_run_in_other_threads(run):
