@@ -1,8 +1,8 @@
 """Targets of a frame with few pixels above the threshold, which is the usual frame.
 
 Between two inferences the caches hold the network, not numpy: a hundred calls on tiny arrays then
-take 0.7 ms, these loops over some twenty pixels 0.3 ms. `irstd.runtime.postprocess` describes what
-is computed, and computes it for frames with many pixels.
+take longer than these loops over some twenty pixels. `irstd.runtime.postprocess` describes what is
+computed, and computes it for frames with many pixels.
 """
 
 import dataclasses
