@@ -24,7 +24,7 @@ from irstd.types import InputSpec
 # Grey levels that one code of the input may span. The signed form has half the codes for an image,
 # which is not symmetric: 1 to 2. Deeper frames would lose their dim targets: 64 at 14 bits.
 MAX_LEVELS_PER_CODE = 2.5
-HEAD_CONVOLUTIONS = 2
+HEAD_CONVOLUTIONS = 1
 _SMALLEST_SCALE = 1e-8
 _OUTWARDS = 1e-4
 

@@ -7,14 +7,22 @@ from typing import Any
 import numpy as np
 
 from irstd.benchmarks.kernels import OPERATORS
-from irstd.benchmarks.kernels.cpu_peers import Run, peers
-from irstd.benchmarks.kernels.gpu_cases import Array, Arrays, Case, check, make_inputs
+from irstd.benchmarks.kernels.cases import (
+    Array,
+    Arrays,
+    Case,
+    aligned,
+    check,
+    make_inputs,
+)
+from irstd.benchmarks.kernels.cpu_case import OURS, CpuCase
+from irstd.benchmarks.kernels.cpu_peers import Run, peers, work_of
+from irstd.benchmarks.kernels.module_cases import module_cases
 from irstd.runtime.kernels.haar_gate.cpu import haar_gate
 from irstd.runtime.kernels.ms_deform_attn.cpu import ms_deform_attn, ms_deform_attn_u8
 from irstd.runtime.kernels.ms_deform_attn.reference import dequantize
 from irstd.runtime.kernels.spectral_split.cpu import spectral_split
 
-OURS = "ours"
 SEED = 0
 # Grids of queries beside the reference; levels are the grid, a half and a quarter of its side.
 _GRIDS_PX = (64,)
@@ -26,26 +34,6 @@ _KERNELS: dict[str, Callable[..., Array]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class CpuCase:
-    """One call of a kernel, and who else can do it.
-
-    Attributes:
-        op: Of interface.md.
-        label: "reference", or its shape.
-        dtype: Of the values.
-        prepare: Takes the number of threads; yields OURS first, then each peer that is installed,
-            with a function that computes once.
-        error: Largest error of a result, relative to the largest value of the definition.
-    """
-
-    op: str
-    label: str
-    dtype: str
-    prepare: Callable[[int], Iterator[tuple[str, Run]]]
-    error: Callable[[Array], float]
-
-
 def cpu_cases(op: str | None = None) -> Iterator[CpuCase]:
     """Yield the cases of one operator, or of all, drawn with a fixed seed."""
     for name in OPERATORS if op is None else (op,):
@@ -54,6 +42,8 @@ def cpu_cases(op: str | None = None) -> Iterator[CpuCase]:
             for side_px in _GRIDS_PX:
                 yield _attention(f"{side_px}x{side_px} queries", side_px)
             yield _attention("reference", 128, "uint8")
+        elif name == "ms_deform_attn_module":
+            yield from module_cases()
         else:
             yield _maps(name, "reference", (1, 64, 256, 256))
             yield _maps(name, "16x512x512", (1, 16, 512, 512))
@@ -76,7 +66,7 @@ def _plain_case(case: Case) -> CpuCase:
 
     def prepare(threads: int) -> Iterator[tuple[str, Run]]:
         yield OURS, _ours(_KERNELS[case.op], arrays, threads, case.keywords)
-        yield from peers(case, arrays, threads)
+        yield from peers(work_of(case, arrays), threads)
 
     return CpuCase(
         case.op,
@@ -91,17 +81,18 @@ def _bytes_case(case: Case) -> CpuCase:
     """8-bit values, which no peer has: they get the float32 values that the bytes stand for."""
     made = make_inputs(case, np.random.default_rng(SEED))
     arrays = {
-        name: array if name == "value" else array.astype(np.float32) for name, array in made.items()
+        name: array if name == "value" else aligned(array, np.float32)
+        for name, array in made.items()
     }  # offsets and logits of a GPU's 8-bit case are halves
     floats = {name: arrays[name] for name in ("offsets", "logits")}
     scale, zero = (made[name].astype(np.float64) for name in ("scale", "zero"))
     value = dequantize(made["value"].astype(np.uint8), scale, zero)
-    floats = {"value": np.ascontiguousarray(value, np.float32)} | floats
+    floats = {"value": aligned(value, np.float32)} | floats
     in_floats = dataclasses.replace(case, precision="float32")
 
     def prepare(threads: int) -> Iterator[tuple[str, Run]]:
         yield OURS, _ours(ms_deform_attn_u8, arrays, threads, case.keywords)
-        yield from peers(in_floats, floats, threads)
+        yield from peers(work_of(in_floats, floats), threads)
 
     return CpuCase(
         case.op, case.label, case.precision, prepare,

@@ -4,12 +4,14 @@ The plain graph is the one that `irstd.compile.operators` writes out, already in
 fastest of those tried, and it keeps weights as constants, so that engines prepare them.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from irstd.benchmarks.kernels.gpu_cases import Array, Case
+from irstd.benchmarks.kernels.cases import Array, Case
 from irstd.errors import MissingDependency
 
 Run = Callable[[], Array]
@@ -22,17 +24,38 @@ OPERATORS = {
 WEIGHTS = ("weight", "bias", "cutoff", "gate_weight", "gate_bias", "gamma")
 
 
-def peers(case: Case, arrays: Mapping[str, Array], threads: int) -> Iterator[tuple[str, Run]]:
+@dataclass(frozen=True)
+class Work:
+    """What peers compute.
+
+    Attributes:
+        arrays: Inputs, float32.
+        torch: Returns a function that takes them as tensors, by name; imports torch when called.
+        graph: Returns a serialized plain graph that takes those it names.
+    """
+
+    arrays: Mapping[str, Array]
+    torch: Callable[[], Callable[..., Any]]
+    graph: Callable[[], bytes]
+
+
+def work_of(case: Case, arrays: Mapping[str, Array]) -> Work:
+    """Return what peers compute of a case in float32."""
+    return Work(
+        arrays, lambda: _torch_function(case), functools.partial(_plain_graph, case, arrays)
+    )
+
+
+def peers(work: Work, threads: int) -> Iterator[tuple[str, Run]]:
     """Yield each peer that is installed, ready to run: its name and a function that computes once.
 
     Args:
-        case: In float32.
-        arrays: Its inputs.
+        work: What each computes.
         threads: That each call may use.
     """
     for name, make in (("torch", _torch), ("onnxruntime", _onnxruntime), ("openvino", _openvino)):
         try:
-            yield name, make(case, arrays, threads)
+            yield name, make(work, threads)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise MissingDependency(
@@ -41,9 +64,7 @@ def peers(case: Case, arrays: Mapping[str, Array], threads: int) -> Iterator[tup
                 ) from error
 
 
-def _torch(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
-    import torch
-
+def _torch_function(case: Case) -> Callable[..., Any]:
     from irstd.compile.operators.haar_gate import haar_gate
     from irstd.compile.operators.ms_deform_attn import ms_deform_attn
     from irstd.compile.operators.spectral_split import spectral_split
@@ -53,27 +74,33 @@ def _torch(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
         "ms_deform_attn": ms_deform_attn,
         "spectral_split": spectral_split,
     }
-    function, keywords = functions[case.op], case.keywords
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return functools.partial(functions[case.op], **case.keywords)
+
+
+def _torch(work: Work, threads: int) -> Run:
+    import torch
+
+    function = work.torch()
+    tensors = {name: torch.from_numpy(array) for name, array in work.arrays.items()}
     torch.set_num_threads(threads)
 
     @torch.inference_mode()
     def run() -> Array:
-        result: Array = function(**tensors, **keywords).numpy()
+        result: Array = function(**tensors).numpy()
         return result
 
     return run
 
 
-def _onnxruntime(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
+def _onnxruntime(work: Work, threads: int) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(
-        _plain_graph(case, arrays), options, providers=["CPUExecutionProvider"]
+        work.graph(), options, providers=["CPUExecutionProvider"]
     )
-    feed = {item.name: arrays[item.name] for item in session.get_inputs()}
+    feed = {item.name: work.arrays[item.name] for item in session.get_inputs()}
 
     def run() -> Array:
         result: Array = session.run(None, feed)[0]
@@ -82,7 +109,7 @@ def _onnxruntime(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
     return run
 
 
-def _openvino(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
+def _openvino(work: Work, threads: int) -> Run:
     import openvino
 
     core = openvino.Core()
@@ -93,9 +120,9 @@ def _openvino(case: Case, arrays: Mapping[str, Array], threads: int) -> Run:
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = core.compile_model(core.read_model(_plain_graph(case, arrays)), "CPU", settings)
+    compiled = core.compile_model(core.read_model(work.graph()), "CPU", settings)
     request = compiled.create_infer_request()
-    held = [(port, arrays[port.any_name]) for port in compiled.inputs]
+    held = [(port, work.arrays[port.any_name]) for port in compiled.inputs]
     for port, array in held:
         request.set_tensor(port, openvino.Tensor(array, shared_memory=True))
 

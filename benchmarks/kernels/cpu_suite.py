@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from irstd.benchmarks.kernels.cpu_cases import OURS, CpuCase, cpu_cases
+from irstd.benchmarks.kernels.cpu_case import OURS, CpuCase
+from irstd.benchmarks.kernels.cpu_cases import cpu_cases
 from irstd.benchmarks.kernels.cpu_peers import Run
 from irstd.benchmarks.kernels.roofline import Roofline, measure_roofline
 from irstd.benchmarks.text import align, number
@@ -16,6 +17,7 @@ from irstd.benchmarks.text import align, number
 ROUNDS = 15
 WARM_UP_ROUNDS = 2
 METHOD = (
+    "arrays on cache lines; "
     f"candidates in turns, {WARM_UP_ROUNDS} rounds to warm up, median of {ROUNDS}; "
     "ratio = median of the peer / median of ours"
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from irstd.benchmarks.kernels.gpu_cases import Array, Case, result_dtype
+from irstd.benchmarks.kernels.cases import Array, Case, result_dtype
 from irstd.benchmarks.kernels.gpu_peers import Candidate
 from irstd.benchmarks.kernels.gpu_report import OURS, Report
 from irstd.benchmarks.kernels.gpu_timing import Run

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from irstd.benchmarks.kernels.gpu_cases import Array, Case
+from irstd.benchmarks.kernels.cases import Array, Case
 from irstd.benchmarks.kernels.gpu_timing import Run
 from irstd.errors import BuildError, MissingDependency
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from irstd.benchmarks.kernels.gpu_cases import TOLERANCES, Case
+from irstd.benchmarks.kernels.cases import TOLERANCES, Case
 from irstd.benchmarks.kernels.gpu_timing import Timing, bandwidth_gb_s
 from irstd.benchmarks.text import align, number
 

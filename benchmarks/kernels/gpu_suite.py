@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
-from irstd.benchmarks.kernels.gpu_cases import (
+from irstd.benchmarks.kernels.cases import (
     OPERATORS,
     Array,
     Case,

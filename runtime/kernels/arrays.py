@@ -1,8 +1,10 @@
 """What kernels that are called from Python check of their arrays, and how they share out rows."""
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from irstd.errors import InputError, UsageError
 
 MOST_THREADS = 1024
+CACHE_LINE_BYTES = 64
 
 
 def check_array(
@@ -70,13 +73,25 @@ def result_array(
         InputError: `out` is another shape or dtype, read-only, or shares memory with an input.
     """
     if out is None:
-        return np.empty(shape, np.float32)
+        return on_cache_lines(shape, np.float32)
     check_array("out", out, shape)
     if not out.flags.writeable:
         raise InputError("out: is read-only; wanted an array that may be written")
     if any(np.may_share_memory(out, array) for array in inputs):
         raise InputError("out: shares memory with an input; wanted another array")
     return out
+
+
+def on_cache_lines(shape: Sequence[int], dtype: type[np.generic]) -> NDArray[Any]:
+    """Return an uninitialised array that starts on a cache line.
+
+    numpy's own start 16 bytes past one, so that vectors straddle lines and the kernels cannot write
+    past the caches.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + CACHE_LINE_BYTES, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE_BYTES
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:

@@ -6,7 +6,7 @@ Minutes: `make test-kernels`. Each operator's own tests have its small shapes on
 import pytest
 
 from irstd.benchmarks.kernels import gpu_machine
-from irstd.benchmarks.kernels.gpu_cases import check_cases
+from irstd.benchmarks.kernels.cases import check_cases
 from irstd.benchmarks.kernels.gpu_machine import CudaMachine
 from irstd.benchmarks.kernels.gpu_suite import check_case
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from irstd.benchmarks.kernels import gpu_machine
-from irstd.benchmarks.kernels.gpu_cases import Case
+from irstd.benchmarks.kernels.cases import Case
 from irstd.benchmarks.kernels.gpu_machine import COPY_SOURCE, CudaMachine
 from irstd.benchmarks.kernels.gpu_suite import check_case
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from irstd.benchmarks.kernels import gpu_peers, gpu_suite
-from irstd.benchmarks.kernels.gpu_cases import (
+from irstd.benchmarks.kernels.cases import (
     CONTENTS,
     MOST_QUERIES,
     OPERATORS,

@@ -11,7 +11,7 @@ from irstd.runtime.kernels import cpu_library
 from irstd.runtime.kernels.ms_deform_attn import module, reference
 from irstd.runtime.kernels.ms_deform_attn.module import ms_deform_attn_module
 from irstd.runtime.kernels.ms_deform_attn.projections import (
-    Quantization,
+    observe,
     pack_projections,
     pack_projections_u8,
     quantize_weights,
@@ -85,23 +85,6 @@ CASES = [
 ]
 
 
-def quantize(inputs, projections, heads):
-    """Scales and zeros from the smallest and largest numbers."""
-    query, source = inputs
-
-    def of(numbers):
-        least, most = min(numbers.min(), 0), max(numbers.max(), 0)
-        scale = (most - least) / 255
-        return float(scale), round(float(-least / scale))
-
-    value = source @ projections.value_weight.T + projections.value_bias
-    of_heads = [of(part) for part in np.split(value, heads, -1)]
-    scale, zero = (np.array(numbers, np.float32) for numbers in zip(*of_heads, strict=True))
-    query_scale, query_zero = of(query)
-    source_scale, source_zero = of(source)
-    return Quantization(query_scale, query_zero, source_scale, source_zero, scale, zero)
-
-
 def define(case, projections, inputs, references=None):
     where = case.where if references is None else {"level_hw": case.level_hw}
     return reference.ms_deform_attn_module(
@@ -134,7 +117,7 @@ def test_it_computes_what_the_definition_says(case, rng):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_integers_come_close(case, rng):
     projections, inputs = case.projections(rng), case.inputs(rng)
-    packed = pack_projections_u8(projections, case.heads, quantize(inputs, projections, case.heads))
+    packed = pack_projections_u8(projections, case.heads, observe(*inputs, projections, case.heads))
     assert_like(
         ms_deform_attn_module(*inputs, packed, **case.where), define(case, projections, inputs)
     )
@@ -149,12 +132,12 @@ def test_integer_products_are_exact(extreme, rng, monkeypatch):
         source[:] = np.where(rng.random(source.shape) < 0.9, 5, -1)
         sign = np.where(rng.random(projections.value_weight.shape) < 0.9, 1, -1)
         projections = replace(projections, value_weight=sign.astype(np.float32) / 256)
-    quantization = quantize((query, source), projections, case.heads)
+    quantization = observe(query, source, projections, case.heads)
     packed = pack_projections_u8(projections, case.heads, quantization)
     allocated = []
-    empty = np.empty
+    make = module.on_cache_lines
     monkeypatch.setattr(
-        np, "empty", lambda *a, **k: allocated.append(empty(*a, **k)) or allocated[-1]
+        module, "on_cache_lines", lambda *a: allocated.append(make(*a)) or allocated[-1]
     )
     ms_deform_attn_module(query, source, packed, **case.where)
     values = next(a for a in allocated if a.dtype == np.uint8 and a.ndim == 4)
@@ -178,7 +161,7 @@ def test_reference_points(d_head, rng):
     packed = pack_projections(projections, case.heads)
     result = ms_deform_attn_module(*inputs, packed, references, level_hw=case.level_hw)
     assert_close(result, wanted)
-    packed = pack_projections_u8(projections, case.heads, quantize(inputs, projections, case.heads))
+    packed = pack_projections_u8(projections, case.heads, observe(*inputs, projections, case.heads))
     assert_like(ms_deform_attn_module(*inputs, packed, references, level_hw=case.level_hw), wanted)
 
 
@@ -188,7 +171,7 @@ def test_threads_share_rows_heads_and_queries(threads, rng):
     projections, inputs = case.projections(rng), case.inputs(rng)
     for packed in (
         pack_projections(projections, case.heads),
-        pack_projections_u8(projections, case.heads, quantize(inputs, projections, case.heads)),
+        pack_projections_u8(projections, case.heads, observe(*inputs, projections, case.heads)),
     ):
         np.testing.assert_array_equal(
             ms_deform_attn_module(*inputs, packed, **case.where, threads=threads),
@@ -207,7 +190,7 @@ def test_processors_without_long_vectors_compute_the_same(rng, monkeypatch):
     wanted = define(DEFAULT, projections, inputs)
     packed = pack_projections(projections, 3)
     assert_close(ms_deform_attn_module(*inputs, packed, **DEFAULT.where), wanted)
-    packed = pack_projections_u8(projections, 3, quantize(inputs, projections, 3))
+    packed = pack_projections_u8(projections, 3, observe(*inputs, projections, 3))
     assert_like(ms_deform_attn_module(*inputs, packed, **DEFAULT.where), wanted)
 
 
@@ -217,7 +200,7 @@ def test_processors_without_long_vectors_compute_the_same(rng, monkeypatch):
 def test_inputs_that_are_no_numbers_are_refused(is_integer, name, number, rng):
     projections, inputs = DEFAULT.projections(rng), DEFAULT.inputs(rng)
     packed = (
-        pack_projections_u8(projections, 3, quantize(inputs, projections, 3))
+        pack_projections_u8(projections, 3, observe(*inputs, projections, 3))
         if is_integer
         else pack_projections(projections, 3)
     )
@@ -249,7 +232,7 @@ def test_layers_that_do_not_fit_are_refused(rng):
 
 def test_quantizations_out_of_range_are_refused(rng):
     projections, inputs = DEFAULT.projections(rng), DEFAULT.inputs(rng)
-    good = quantize(inputs, projections, 3)
+    good = observe(*inputs, projections, 3)
     for changes, message in (
         ({"query_scale": 0.0}, "query: got scale 0.0"),
         ({"source_zero": 256}, "source: got scale .*, zero 256"),

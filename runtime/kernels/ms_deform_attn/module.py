@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irstd.errors import InputError
-from irstd.runtime.kernels.arrays import check_array, in_parallel, result_array
+from irstd.runtime.kernels.arrays import (
+    check_array,
+    in_parallel,
+    on_cache_lines,
+    result_array,
+)
 from irstd.runtime.kernels.cpu_library import cpu_library
 from irstd.runtime.kernels.ms_deform_attn.projections import LinearStruct, PackedProjections
 from irstd.runtime.kernels.ms_deform_attn.shapes import (
@@ -136,10 +141,10 @@ def _run(
         ctypes.c_void_p(shape.ctypes.data), int(q is not None)
     )
     maps_count = shapes.images * shapes.heads
-    values = np.empty(
+    values = on_cache_lines(
         (*source.shape[:2], shapes.heads, shapes.d_head), np.float32 if q is None else np.uint8
     )
-    maps = np.empty(maps_count * map_bytes, np.uint8)
+    maps = on_cache_lines((maps_count * map_bytes,), np.uint8)
     struct = _Struct(
         (ctypes.c_int32 * len(shape))(*shape.tolist()),
         p.channels,

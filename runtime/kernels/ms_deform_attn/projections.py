@@ -151,6 +151,33 @@ def pack_projections_u8(
     )
 
 
+def observe(
+    query: NDArray[np.float32],
+    source: NDArray[np.float32],
+    layers: Projections,
+    heads: int,
+) -> Quantization:
+    """Return the quantization whose ranges are those of example inputs and their values.
+
+    Args:
+        query: (N, Lq, C), finite.
+        source: (N, S, C), finite.
+        layers: The weights.
+        heads: M.
+    """
+    value = source @ layers.value_weight.T + layers.value_bias
+    of_heads = [_range(part) for part in np.split(value, heads, -1)]
+    scale, zero = (np.array(numbers, np.float32) for numbers in zip(*of_heads, strict=True))
+    return Quantization(*_range(query), *_range(source), scale, zero)
+
+
+def _range(numbers: NDArray[np.float32]) -> tuple[float, int]:
+    """Return scale and zero with which u8 reach from the least number to the largest."""
+    least, most = min(float(numbers.min()), 0.0), max(float(numbers.max()), 0.0)
+    scale = (most - least) / 255 or 1.0
+    return scale, round(-least / scale)
+
+
 def quantize_weights(
     weight: NDArray[np.floating], largest_whole: int
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""What `gpu_suite` checks and times: the operators' shapes, one axis varied at a time."""
+"""What benchmarks check and time: the operators' shapes, one axis varied at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from irstd.runtime.kernels.arrays import on_cache_lines
 from irstd.runtime.kernels.haar_gate.reference import haar_gate
 from irstd.runtime.kernels.ms_deform_attn.reference import dequantize, ms_deform_attn
 from irstd.runtime.kernels.spectral_split.reference import spectral_split
@@ -144,8 +145,18 @@ def _attention(default: Case) -> Iterator[Case]:
 
 
 def make_inputs(case: Case, rng: np.random.Generator) -> Arrays:
-    """Return the arrays of a case in its precision, keyed by the operator's parameters."""
-    return _MAKERS[case.op](case, rng)
+    """Return the arrays of a case in its precision, keyed by the operator's parameters.
+
+    They start on cache lines, as the tensors of every engine do.
+    """
+    return {name: aligned(array) for name, array in _MAKERS[case.op](case, rng).items()}
+
+
+def aligned(array: Array, dtype: type[np.generic] | None = None) -> Array:
+    """Return a copy that starts on a cache line, in another dtype if one is given."""
+    copy = on_cache_lines(array.shape, dtype or array.dtype.type)
+    copy[...] = array
+    return copy
 
 
 def definition(case: Case, arrays: Mapping[str, Array]) -> NDArray[np.float64]:
