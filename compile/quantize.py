@@ -24,7 +24,6 @@ from irstd.types import InputSpec
 # Grey levels that one code of the input may span. The signed form has half the codes for an image,
 # which is not symmetric: 1 to 2. Deeper frames would lose their dim targets: 64 at 14 bits.
 MAX_LEVELS_PER_CODE = 2.5
-HEAD_CONVOLUTIONS = 1
 _SMALLEST_SCALE = 1e-8
 _OUTWARDS = 1e-4
 
@@ -93,11 +92,10 @@ def plan_int8(
 
     Returns:
         The plan: every convolution but those; but those on pooled vectors, which cost nothing and
-        feed gates; and but those of the head, which read the widest range of all, where targets
-        stand out most, and whose rounding nothing behind them averages out.
+        feed gates; and but the last one, whose rounding goes straight into the logits.
     """
     shapes = value_shapes(model)
-    head = _head(model)
+    last = _last_convolution(model)
     image = model.graph.input[0].name
     levels = grey_levels_per_code(spec, form)
     quantized, kept = [], {}
@@ -107,8 +105,8 @@ def plan_int8(
             kept[node.name] = "in a gate or transform that a kernel computes in float32"
         elif spatial and all(side == 1 for side in spatial):
             kept[node.name] = "on a pooled vector: no gain, and its value feeds a gate"
-        elif node.name in head:
-            kept[node.name] = "in the head: its rounding goes straight into the logits"
+        elif node.name == last:
+            kept[node.name] = "the last one: its rounding goes straight into the logits"
         elif node.input[0] == image and levels > MAX_LEVELS_PER_CODE:
             kept[node.name] = (
                 f"reads the image, {spec.bit_depth} bit: one of 256 codes would span "
@@ -119,24 +117,20 @@ def plan_int8(
     return QuantizationPlan(form, tuple(quantized), kept, untouched)
 
 
-def _head(model: onnx.ModelProto) -> set[str]:
-    """Return the last HEAD_CONVOLUTIONS on the unbranched way to the output.
+def _last_convolution(model: onnx.ModelProto) -> str | None:
+    """Return the name of the last convolution on the unbranched way to the output.
 
-    A graph of no more convolutions than that is not all head: then there is none.
+    None where that is the only one.
     """
     fixed = constants(model)
     producers = {name: node for node in model.graph.node for name in node.output}
-    found: list[str] = []
     node = producers.get(model.graph.output[0].name)
-    while node is not None and len(found) < HEAD_CONVOLUTIONS:
-        if node.op_type == "ConvTranspose":
-            break  # still decoding, not the head
-        if node.op_type == "Conv":
-            found.append(node.name)
+    while node is not None and node.op_type not in ("Conv", "ConvTranspose"):
         sources = [name for name in node.input if name and name not in fixed]
         node = producers.get(sources[0]) if len(sources) == 1 else None
-    others = [node.name for node in _convolutions(model) if node.name not in found]
-    return set(found) if len(found) == HEAD_CONVOLUTIONS and others else set()
+    if node is None or node.op_type == "ConvTranspose":  # still decoding
+        return None
+    return node.name if any(other.name != node.name for other in _convolutions(model)) else None
 
 
 def image_range(spec: InputSpec) -> TensorRange:

@@ -30,7 +30,7 @@ def test_inspect(bundle, compile_command):
     layers = {layer["name"]: layer["precision"] for layer in report["layers"]}
     assert layers["first"] == layers["up"] == "int8"
     assert layers["gate"] == layers["head"] == "fp32"
-    assert set(report["kept_in_float"]) == {"gate", "middle", "head"}
+    assert set(report["kept_in_float"]) == {"gate", "head"}
     assert sum(engine["chosen"] for engine in manifest["engines"]) == 1
     assert all(engine["reason"] for engine in manifest["engines"])
     assert set(report["members"]) == set(read_bundle(bundle).members)
@@ -43,7 +43,7 @@ def test_inspect_for_people(bundle, capsys):
     assert "Precision." not in out
     assert "Fit." not in out
     assert "layers asked for: " in out
-    assert "4 int8" in out
+    assert "5 int8" in out
     assert "gate stays in float: on a pooled vector" in out
     assert "calibrated by minmax on 3 frames, cpu form" in out
     assert "tiling and padding: changes the result a little" in out

@@ -119,18 +119,18 @@ def test_every_planned_convolution_reads_dequantized_tensors_only(quantized):
     _, plan, _, model = quantized
     made_by = producers(model)
     convolutions = {item.name: item for item in of_type(model, "Conv", "ConvTranspose")}
-    assert set(plan.int8_nodes) == {"first", "left", "right", "up"}
+    assert set(plan.int8_nodes) == {"first", "left", "right", "up", "middle"}
     for name in plan.int8_nodes:
         for read in convolutions[name].input[:2]:
             assert made_by[read].op_type == "DequantizeLinear", (name, read)
 
 
-def test_convolutions_on_pooled_vectors_and_of_the_head_stay_float(quantized):
+def test_convolutions_on_pooled_vectors_and_the_last_one_stay_float(quantized):
     _, plan, _, model = quantized
     reasons = dict(plan.float_nodes)
     assert "pooled vector" in reasons.pop("gate")
-    assert set(reasons) == {"middle", "head"}
-    assert all("head" in reason for reason in reasons.values())
+    assert set(reasons) == {"head"}
+    assert "the last one" in reasons["head"]
     for item in model.graph.node:
         if item.name in plan.float_nodes:
             assert item.input[1] in constants(model)
@@ -147,17 +147,12 @@ def test_what_convolutions_do_not_share_stays_float_on_a_cpu(plain, frames):
             assert name not in made_by or made_by[name].op_type != "DequantizeLinear"
 
 
-def test_a_graph_of_few_convolutions_is_not_all_head(make_small):
+def test_the_last_convolution_is_quantized_where_it_is_the_only_one(make_small):
     weight = np.ones((1, 1, 3, 3), np.float32)
-    convolution = {"pads": [1] * 4}
     model = make_small(
-        [
-            node("Conv", ["image", "w"], ["a"], "conv1", **convolution),
-            node("Conv", ["a", "w"], ["logits"], "conv2", **convolution),
-        ],
-        {"w": weight},
+        [node("Conv", ["image", "w"], ["logits"], "conv", pads=[1] * 4)], {"w": weight}
     )
-    assert plan_int8(model, "cpu", make_spec(size=9)).int8_nodes == ("conv1", "conv2")
+    assert plan_int8(model, "cpu", make_spec(size=9)).int8_nodes == ("conv",)
 
 
 def test_weights_are_symmetric_int8_with_one_scale_an_output_channel(quantized, plain):
@@ -253,9 +248,14 @@ def test_the_cpu_form_is_computed_the_same_by_an_engine_that_fuses(make_small):
         [
             node("Conv", ["image", "w1"], ["a"], "conv1", pads=[1] * 4),
             node("Relu", ["a"], ["b"], "relu"),
-            node("Conv", ["b", "w2"], ["logits"], "conv2", pads=[1] * 4),
+            node("Conv", ["b", "w2"], ["c"], "conv2", pads=[1] * 4),
+            node("Conv", ["c", "w3"], ["logits"], "conv3"),
         ],
-        {"w1": np.ones((8, 3, 3, 3), np.float32), "w2": np.ones((1, 8, 3, 3), np.float32)},
+        {
+            "w1": np.ones((8, 3, 3, 3), np.float32),
+            "w2": np.ones((1, 8, 3, 3), np.float32),
+            "w3": np.ones((1, 1, 1, 1), np.float32),
+        },
         channels=3,
         size_hw=(16, 16),
         opset=19,
