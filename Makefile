@@ -2,6 +2,7 @@
 # make test    install everything and run the tests
 # make check   format, lint, types, import rules, size of files
 # make kernel-tools   compilers and disassembler of the CUDA kernels, 0.4 GB, where they are missing
+# make contract-wheels   Python bindings of five versions of TensorRT, 7 MB, for the contract tests
 # make test-kernels   the kernels over all shapes under every sanitizer: minutes
 # make bench   measure this machine and write one report
 # make clean   remove what the others made, but the virtual environment
@@ -19,7 +20,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 RUNS    := $(VENV)/.installed-demo
 DEVELOP := $(VENV)/.installed-develop
 
-.PHONY: demo test test-kernels kernel-tools check bench clean FORCE
+.PHONY: demo test test-kernels kernel-tools contract-wheels check bench clean FORCE
 
 demo: $(RUNS)
 	$(BIN)/python examples/demo.py
@@ -33,6 +34,9 @@ test-kernels: $(DEVELOP)
 # nvcc comes from the machine where it has one; pip's takes 270 MB.
 kernel-tools: $(DEVELOP)
 	$(BIN)/python scripts/kernel_tools.py
+
+contract-wheels: $(DEVELOP)
+	$(BIN)/python scripts/contract_wheels.py
 
 check: $(DEVELOP)
 	$(BIN)/ruff format --check .

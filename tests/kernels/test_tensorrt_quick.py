@@ -1,16 +1,8 @@
-"""Quickly deployable plugins: what TensorRT's own Python makes of them, and what they refuse.
-
-`TENSORRT_BINDINGS` names folders that hold the package `tensorrt_bindings` of 10.9 or later (what
-`pip install --no-deps --target FOLDER tensorrt-cu13-bindings` writes); without it, and without the
-package in this Python, those tests skip.
-"""
+"""Quickly deployable plugins: what TensorRT's own Python makes of them, and what they refuse."""
 
 import ctypes
-import importlib.util
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,68 +21,30 @@ from irstd.runtime.kernels.tensorrt.quick import (
     register,
 )
 from irstd.runtime.kernels.tensorrt.quick_nodes import quick_nodes
+from tests.contract.bindings import environment, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = ROOT / "tests" / "tensorrt_host" / "quick.py"
 MULTIPROCESSORS = 3
-# What the bindings need of libraries that are not on any package index: functions that return null.
-SYMBOLS = (
-    "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
-    "createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getPluginRegistry",
-    "getBuilderPluginRegistry", "getNvOnnxParserVersion", "initLibNvInferPlugins",
-)  # fmt: skip
-LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
-MAJORS = (10, 11)
-
-
-def bindings():
-    if folders := [p for p in os.environ.get("TENSORRT_BINDINGS", "").split(os.pathsep) if p]:
-        return [Path(p) for p in folders]
-    if found := importlib.util.find_spec("tensorrt_bindings"):
-        return [Path(found.origin).parent.parent]
-    reason = "no TensorRT bindings; set TENSORRT_BINDINGS"
-    return [pytest.param(None, marks=pytest.mark.skip(reason))]
-
-
-with_bindings = pytest.mark.parametrize("folder", bindings(), ids=lambda p: p.name if p else "none")
+# The oldest bindings here that embed kernels ahead of time (10.9), and the newest.
+with_bindings = pytest.mark.parametrize("version", ["10.13.3.9", "11.4.0.106"])
 each_type = pytest.mark.parametrize("kind", ["HALF", "FLOAT"])
 
 
 @pytest.fixture(scope="session")
-def empty_libraries(tmp_path_factory):
-    """A folder with TensorRT's libraries, in which there is nothing."""
-    if not shutil.which("gcc"):
-        pytest.skip("no gcc to compile empty libraries with")
-    folder = tmp_path_factory.mktemp("empty")
-    source = folder / "empty.c"
-    source.write_text("".join(f"void* {name}(void) {{ return 0; }}\n" for name in SYMBOLS))
-    for name in LIBRARIES:
-        for major in MAJORS:
-            file = f"lib{name}.so.{major}"
-            subprocess.run(
-                ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{file}", source, "-o", folder / file],
-                check=True,
-            )
-    return folder
-
-
-@pytest.fixture(scope="session")
-def ask(empty_libraries):
-    """A function (folder, node, attributes, *(type, shape)) -> what TensorRT would embed."""
+def ask(require):
+    """A function (version, node, attributes, *(type, shape)) -> what TensorRT would embed."""
     try:
         find_nvcc()
     except MissingDependency as error:
-        pytest.skip(str(error))
+        require("nvcc", str(error))
 
-    def run(folder, node, attributes, *inputs):
-        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    def run(version, node, attributes, *inputs):
+        if reason := missing(version):
+            require("bindings", reason)
         done = subprocess.run(
             [sys.executable, WORKER, *map(json.dumps, (node, attributes, *inputs))],
-            env={
-                **os.environ,
-                "LD_LIBRARY_PATH": str(empty_libraries),
-                "PYTHONPATH": os.pathsep.join(path),
-            },
+            env=environment(version),
             capture_output=True,
             text=True,
             check=False,
@@ -109,9 +63,9 @@ def parameters(ptx, kernel):
 
 @with_bindings
 @each_type
-def test_haar_gate_becomes_one_kernel(ask, folder, kind):
+def test_haar_gate_becomes_one_kernel(ask, version, kind):
     said = ask(
-        folder, "HaarGate", {}, (kind, [1, 64, 96, 120]), ("FLOAT", [4, 2, 7, 7]), ("FLOAT", [4])
+        version, "HaarGate", {}, (kind, [1, 64, 96, 120]), ("FLOAT", [4, 2, 7, 7]), ("FLOAT", [4])
     )
     assert (said.type, said.shape) == (kind, [1, 64, 96, 120])
     assert said.kernel == f"irstd_haar_gate_{'f16' if kind == 'HALF' else 'f32'}"
@@ -138,9 +92,11 @@ LARGE, SMALL = [1, 2, 128, 64], [2, 3, 64, 32]
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_spectral_split_becomes_nodes_of_one_kernel(ask, folder, kind, node, inputs, kernel, words):
+def test_spectral_split_becomes_nodes_of_one_kernel(
+    ask, version, kind, node, inputs, kernel, words
+):
     typed = [(kind if len(shape) == 4 and shape[2] > 7 else "FLOAT", shape) for shape in inputs]
-    said = ask(folder, node, {}, *typed)
+    said = ask(version, node, {}, *typed)
     assert (said.type, said.shape) == (kind, inputs[0])
     assert said.kernel == f"irstd_spectral_split_{kernel}_{'f16' if kind == 'HALF' else 'f32'}"
     assert min(said.grid) > 0
@@ -156,20 +112,20 @@ ATTENTION = {"level_hw": [24, 20, 12, 10, 6, 5], "d_head": [32]}
 @with_bindings
 @each_type
 @pytest.mark.parametrize("d_head", [1, 32])
-def test_deformable_attention_becomes_records_and_a_gather(ask, folder, kind, d_head):
+def test_deformable_attention_becomes_records_and_a_gather(ask, version, kind, d_head):
     attributes = {**ATTENTION, "d_head": [d_head]}
-    records = ask(folder, "MSDeformAttnRecords", attributes, (kind, [2, 630, 8, d_head]))
+    records = ask(version, "MSDeformAttnRecords", attributes, (kind, [2, 630, 8, d_head]))
     numbers = 4 if d_head == 1 else d_head
     assert records.shape[0] > 2 * 8 * 630 * numbers
     assert records.shape[0] % numbers == 0
     assert parameters(records.ptx, records.kernel) == ["u64"] * 2
     queries = (kind, [2, 120, 8, 3, 4, 2]), (kind, [2, 120, 8, 3, 4])
     gathered = ask(
-        folder, "MSDeformAttnGather", {**attributes, "query_hw": [12, 10]},
+        version, "MSDeformAttnGather", {**attributes, "query_hw": [12, 10]},
         (kind, records.shape), *queries,
     )  # fmt: skip
     at_points = ask(
-        folder, "MSDeformAttnGatherAt", attributes,
+        version, "MSDeformAttnGatherAt", attributes,
         (kind, records.shape), *queries, ("FLOAT", [2, 120, 2]),
     )  # fmt: skip
     for said, inputs in ((gathered, 3), (at_points, 4)):

@@ -1,0 +1,68 @@
+"""Get the genuine Python bindings of TensorRT that the contract tests hold our calls against.
+
+`make contract-wheels`. They are on the package index for anybody, 1 to 2 MB each; the engine
+libraries behind them are not, and are not needed (tests/contract). Each version is unpacked into a
+folder of its own in the cache, never installed.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from irstd.errors import MissingDependency
+from irstd.files import cache_dir
+
+# Version to package: what JetPack 6 has, the last with DLA of the 10s, JetPack 7, and those after.
+WHEELS = {
+    "10.3.0": "tensorrt-cu12-bindings",
+    "10.7.0": "tensorrt-cu12-bindings",
+    "10.13.3.9": "tensorrt-cu12-bindings",
+    "10.16.1.11": "tensorrt-cu12-bindings",
+    "11.4.0.106": "tensorrt-cu13-bindings",
+}
+
+
+def bindings_folder(version: str) -> Path:
+    """Return the folder that holds the package `tensorrt_bindings` of a version, once fetched."""
+    python = f"{sys.implementation.cache_tag}-{platform.machine()}"
+    return cache_dir() / "contract" / python / version
+
+
+def fetch(version: str) -> Path:
+    """Bring one version into the cache, whole or not at all."""
+    folder = bindings_folder(version)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        wheels, unpacked = Path(temporary, "wheels"), Path(temporary, "unpacked")
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        what = ["download", "--no-deps", "--only-binary=:all:", "--dest", str(wheels)]
+        subprocess.run([*command, *what, f"{WHEELS[version]}=={version}"], check=True)
+        (wheel,) = wheels.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked)
+        try:
+            os.rename(unpacked, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
+    return folder
+
+
+def main() -> int:
+    for version in WHEELS:
+        print(fetch(version))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        print(f"pip could not get them: {' '.join(error.cmd[4:])}", file=sys.stderr)
+        sys.exit(MissingDependency.exit_code)

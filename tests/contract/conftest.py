@@ -1,0 +1,24 @@
+"""Fixtures of the contract tests; bindings.py says how the bindings come to be here."""
+
+import os
+from types import ModuleType
+
+import pytest
+
+from tests.contract.bindings import VERSION_VARIABLE, import_bindings
+
+
+@pytest.fixture(scope="session")
+def trt() -> ModuleType:
+    """The genuine bindings of the version that this process is for, imported as `tensorrt`.
+
+    For files in `checks/`, which test_each_version.py runs.
+    """
+    assert VERSION_VARIABLE in os.environ, "run by tests/contract/test_each_version.py"
+    return import_bindings()
+
+
+@pytest.fixture(scope="session")
+def version(trt: ModuleType) -> tuple[int, ...]:
+    """The version of `trt`, such as (10, 13, 3, 9)."""
+    return tuple(int(part) for part in trt.__version__.split("."))
