@@ -13,6 +13,7 @@ import numpy as np
 
 from irstd.benchmarks.kernels.cases import Array, Case
 from irstd.errors import MissingDependency
+from irstd.runtime.sessions.openvino_session import openvino_core
 
 Run = Callable[[], Array]
 
@@ -112,7 +113,7 @@ def _onnxruntime(work: Work, threads: int) -> Run:
 def _openvino(work: Work, threads: int) -> Run:
     import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     # Without the hint float32 graphs silently run in bf16 on CPUs that have it.
     settings = {
         "PERFORMANCE_HINT": "LATENCY",

@@ -1,5 +1,7 @@
 """OpenVINO on the CPU: the other half of the CPU default, usually the faster at INT8."""
 
+import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +63,26 @@ class OpenVinoSession:
         self._bound = None
 
 
+@functools.cache
+def openvino_core() -> "openvino.Core":
+    """Return the process's one Core.
+
+    The CPU plugin of a Core gives the thread a stack for signals and takes it back when it goes. Of
+    two that do not go in the opposite order of their coming, the second puts back the stack of the
+    first, which is freed: from then on every signal that Python handles, Ctrl-C among them, ends
+    the process (seen in 2026.4.1). One that stays takes nothing back.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+@functools.cache
+def add_kernels(extension: Path) -> None:
+    """Add the extension library to the Core, once."""
+    openvino_core().add_extension(str(extension))
+
+
 def open_openvino(model: bytes, threads: int | None) -> OpenVinoSession:
     """Load a serialized ONNX graph; see irstd.runtime.sessions.open_session.
 
@@ -81,9 +103,9 @@ def open_openvino(model: bytes, threads: int | None) -> OpenVinoSession:
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        core = openvino.Core()
+        core = openvino_core()
         if extension:
-            core.add_extension(str(extension))
+            add_kernels(extension)
         graph = core.read_model(model)
         if faults:
             faults.watch(graph)

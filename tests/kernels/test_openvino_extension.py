@@ -4,7 +4,6 @@ import importlib.util
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 from onnx import helper
 
@@ -21,6 +20,7 @@ from irstd.runtime.kernels.openvino_extension import (
 )
 from irstd.runtime.kernels.spectral_split.reference import spectral_split
 from irstd.runtime.sessions import open_session
+from irstd.runtime.sessions.openvino_session import add_kernels, openvino_core
 
 RELATIVE = 1e-5  # float32 against float64, of the largest value
 MAPS = [(1, 8, 24, 20), (2, 8, 24, 20), (1, 3, 24, 20), (1, 8, 1, 1), (1, 8, 2, 33), (1, 5, 17, 9)]
@@ -40,9 +40,8 @@ ATTENTION = {
 
 @pytest.fixture(scope="module")
 def core():
-    found = openvino.Core()
-    found.add_extension(str(build_openvino_extension()))
-    return found
+    add_kernels(build_openvino_extension())
+    return openvino_core()
 
 
 def floats(rng, *shape, scale=1.0):
