@@ -1,0 +1,1 @@
+"""What the tools of a Jetson or of a GeForce machine say of it."""
