@@ -14,11 +14,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from irstd.files import write_atomic
 from irstd.simulate import SceneConfig, write_scene
 
 CALIBRATION_FRAMES = 120
 RATE_HZ = 30
 UNSTABLE = 7
+LATENCY, PACED = "latency-acm.json", "paced-acm.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,33 +32,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        data = options.data or folder / "data"
+        data = options.data.resolve() if options.data else folder / "data"
         if options.data is None:
             write_scene(data, SceneConfig(frames=CALIBRATION_FRAMES, scene="mix", seed=1))
-        int8, fp32 = folder / "acm-int8.irstd", folder / "acm-fp32.irstd"
-        run("irstd-compile", "build", "acm", "--precision", "int8", "--data", data, "-o", int8)
-        run("irstd-compile", "build", "acm", "-o", fp32)
+        int8, fp32 = "acm-int8.irstd", "acm-fp32.irstd"
+        build = ("irstd-compile", "build", "acm")
+        run(folder, *build, "--precision", "int8", "--data", data, "-o", int8)
+        run(folder, *build, "-o", fp32)
         seconds = ("--seconds", options.seconds)
         codes = [
             run(
-                "irstd-bench", "latency", int8, "--against", fp32,
-                "--against-engine", "onnxruntime", *seconds,
-                "--out", options.out / "latency-acm.json",
+                folder, "irstd-bench", "latency", int8, "--against", fp32,
+                "--against-engine", "onnxruntime", *seconds, "--out", LATENCY,
             ),
             run(
-                "irstd-bench", "paced", int8, "--fps", RATE_HZ, *seconds,
-                "--out", options.out / "paced-acm.json",
+                folder, "irstd-bench", "paced", int8, "--fps", RATE_HZ, *seconds, "--out", PACED,
             ),
         ]  # fmt: skip
+        for report in (LATENCY, PACED):
+            write_atomic(options.out / report, (folder / report).read_bytes())
     return max(codes)
 
 
-def run(*words: object) -> int:
-    """Run one of our commands; an unstable measurement (exit code 7) is told, not fatal."""
+def run(folder: Path, *words: object) -> int:
+    """Run one of our commands in a folder, so that reports name no path of this machine.
+
+    An unstable measurement (exit code 7) is told, not fatal.
+    """
     line = [str(word) for word in words]
     print("\n$ " + " ".join(line), flush=True)
     executable = Path(sys.executable).with_name(line[0])
-    code = subprocess.run([str(executable), *line[1:]], check=False).returncode
+    code = subprocess.run([str(executable), *line[1:]], cwd=folder, check=False).returncode
     if code not in (0, UNSTABLE):
         sys.exit(code)
     return code

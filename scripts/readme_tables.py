@@ -64,6 +64,31 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         ),
     ),
     "latency": ("latency-acm.json", (*SUBJECT, *SPEED)),
+    "against": (
+        "latency-acm.json",
+        (
+            *SUBJECT,
+            *SPEED,
+            Column("outside the engine", "outside_engine_share", 3),
+            Column("FP32 in", "against.engine"),
+            Column("p50 ms", "against.latency_ms.p50", 2),
+            Column("ratio", "against.ratio.p50", 2),
+        ),
+    ),
+    "paced": (
+        "paced-acm.json",
+        (
+            *SUBJECT,
+            Column("frames/s", "rate_hz", 0),
+            Column("frames", "frames"),
+            Column("delivered", "delivered"),
+            Column("late", "late"),
+            Column("dropped", "dropped"),
+            Column("jitter p99 ms", "jitter_ms.p99", 2),
+            Column("p50 ms", "latency_ms.p50", 2),
+            Column("p99 ms", "latency_ms.p99", 2),
+        ),
+    ),
     "kernels": (
         "kernels-cpu.json",
         (
