@@ -71,6 +71,21 @@ def spectral_split(
     """
     height, width = x.shape[2:]
     low = torch.fft.irfft2(torch.fft.rfft2(x) * butterworth(height, width, cutoff), (height, width))
+    return gated_bands(x, low, gate_weight, gate_bias, gamma)
+
+
+def gated_bands(
+    x: Tensor, low: Tensor, gate_weight: Tensor, gate_bias: Tensor, gamma: Tensor
+) -> Tensor:
+    """Return x plus its low band and the rest of it, each weighted by its gate and gain.
+
+    Args:
+        x: (N, C, H, W).
+        low: (N, C, H, W), the low band of x.
+        gate_weight: (2, 2, 7, 7).
+        gate_bias: (2,).
+        gamma: (2, C).
+    """
     bands = torch.stack([low, x - low], 1)  # (N, 2, C, H, W)
     pooled = torch.stack([bands.mean(2), bands.amax(2)], 2).flatten(1, 2)
     logits = F.conv2d(pooled, gate_weight, gate_bias, padding=KERNEL_PX // 2, groups=len(BANDS))

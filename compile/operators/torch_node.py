@@ -1,6 +1,8 @@
 """How a torch module becomes one node of domain `irstd` when it is exported. Needs torch."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -8,10 +10,17 @@ from torch import Tensor
 
 from irstd.runtime.kernels.openvino_extension import DOMAIN
 
+Plain = Callable[..., Tensor]
+# What stands for an operator while `replaced` is in force: (operator, plain, tensors, attributes).
+Replacement = Callable[[str, Plain, tuple[Tensor, ...], dict[str, tuple[int, ...]]], Tensor]
+_replacement: contextvars.ContextVar[Replacement | None] = contextvars.ContextVar(
+    "replacement", default=None
+)
+
 
 def fused(
     operator: str,
-    plain: Callable[..., Tensor],
+    plain: Plain,
     *tensors: Tensor,
     **attributes: tuple[int, ...],
 ) -> Tensor:
@@ -23,10 +32,22 @@ def fused(
         tensors: Inputs of the node, in order.
         attributes: Lists of integers, attributes of the node.
     """
+    if replacement := _replacement.get():
+        return replacement(operator, plain, tensors, attributes)
     if not torch.onnx.is_in_onnx_export():
         return plain(*tensors, **attributes)
     result: Tensor = _Node.apply(operator, attributes, *tensors)  # type: ignore[no-untyped-call]
     return result
+
+
+@contextlib.contextmanager
+def replaced(replacement: Replacement) -> Iterator[None]:
+    """Let something else stand for every fused operator, for tracers that are not ONNX's."""
+    token = _replacement.set(replacement)
+    try:
+        yield
+    finally:
+        _replacement.reset(token)
 
 
 class _Node(torch.autograd.Function):
