@@ -7,10 +7,12 @@ folder of its own in the cache, never installed.
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from irstd.errors import MissingDependency
@@ -24,6 +26,16 @@ WHEELS = {
     "10.16.1.11": "tensorrt-cu12-bindings",
     "11.4.0.106": "tensorrt-cu13-bindings",
 }
+# Torch-TensorRT with the bindings that this release asks for, and what it imports, in one folder.
+TORCH_TENSORRT = (
+    "torch-tensorrt==2.13.0",
+    "tensorrt-cu13-bindings==11.0.0.114",
+    "dllist==2.0.0",
+    "psutil==7.2.2",
+)
+TORCH_TENSORRT_FOLDER = "torch-tensorrt-2.13.0"
+# Its own libraries load CUDA's torch. It does without them, as what its PYTHON_ONLY=1 builds does.
+_LEFT_OUT = re.compile(r"torch_tensorrt/(lib/|_C\b)")
 
 
 def bindings_folder(version: str) -> Path:
@@ -33,8 +45,12 @@ def bindings_folder(version: str) -> Path:
 
 
 def fetch(version: str) -> Path:
-    """Bring one version into the cache, whole or not at all."""
-    folder = bindings_folder(version)
+    """Bring one version of the bindings into the cache, whole or not at all."""
+    return fetch_all([f"{WHEELS[version]}=={version}"], bindings_folder(version))
+
+
+def fetch_all(requirements: Sequence[str], folder: Path) -> Path:
+    """Unpack wheels into one folder, whole or not at all."""
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,10 +58,11 @@ def fetch(version: str) -> Path:
         wheels, unpacked = Path(temporary, "wheels"), Path(temporary, "unpacked")
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
         what = ["download", "--no-deps", "--only-binary=:all:", "--dest", str(wheels)]
-        subprocess.run([*command, *what, f"{WHEELS[version]}=={version}"], check=True)
-        (wheel,) = wheels.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(unpacked)
+        subprocess.run([*command, *what, *requirements], check=True)
+        for wheel in wheels.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                names = [name for name in archive.namelist() if not _LEFT_OUT.match(name)]
+                archive.extractall(unpacked, names)
         try:
             os.rename(unpacked, folder)
         except OSError:
@@ -57,6 +74,7 @@ def fetch(version: str) -> Path:
 def main() -> int:
     for version in WHEELS:
         print(fetch(version))
+    print(fetch_all(TORCH_TENSORRT, bindings_folder(TORCH_TENSORRT_FOLDER)))
     return 0
 
 
