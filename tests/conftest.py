@@ -5,8 +5,8 @@ Environment variables (none is needed):
     IRSTD_DATA      folder with irstd_1k/, nudt_sirst/, sirst_v1/; else ../shared/data
     IRSTD_WEIGHTS   folder with public checkpoints; else ../shared/weights
     IRSTD_REQUIRE   comma-separated from gpu, data, weights, nvcc, nvrtc, sass (the disassembler of
-                    make kernel-tools), bindings (make contract-wheels): what may not be skipped as
-                    absent
+                    make kernel-tools), bindings (make contract-wheels), rtx (TensorRT for RTX): what may
+                    not be skipped as absent
 """
 
 import ctypes
@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONAL = ("gpu", "data", "weights", "nvcc", "nvrtc", "sass", "bindings")
+OPTIONAL = ("gpu", "data", "weights", "nvcc", "nvrtc", "sass", "bindings", "rtx")
 
 hypothesis.settings.register_profile("irstd", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("irstd")
