@@ -4,15 +4,9 @@ Needs neither onnx nor torch: it runs where the bundle runs.
 """
 
 import dataclasses
-import io
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from irstd.bundle import Bundle, read_bundle
 from irstd.compile.accuracy import (
@@ -24,10 +18,11 @@ from irstd.compile.accuracy import (
     unmeasured,
 )
 from irstd.compile.frame_sets import read_checked
-from irstd.compile.parity import Parity, Tolerance, compare_logits
+from irstd.compile.golden import Golden
+from irstd.compile.parity import Parity, compare_logits
 from irstd.compile.progress import SILENT, Progress
 from irstd.compile.report import read_report
-from irstd.errors import BundleCorrupt, ParityFailed, UsageError
+from irstd.errors import ParityFailed, UsageError
 from irstd.frames import Frame, LabelledFiles, list_labelled
 from irstd.runtime.detector import Detector, open_bundle
 from irstd.runtime.frame_runner import FrameRunner
@@ -102,7 +97,7 @@ def verify_bundle(
     files = [] if data is None else list_labelled(data, list_file)
     if budget and not is_labelled(files):
         raise UsageError("--budget needs labelled frames: give --data DIR with masks/")
-    golden = _Golden.read(bundle)
+    golden = Golden.read(bundle)
     # A portable bundle has no engine yet: its graph is computed node by node.
     engine = "auto" if bundle.manifest.engines else "reference"
     session = open_session(_FP32_ENGINE, bundle.read(bundle.manifest.reference))
@@ -111,7 +106,7 @@ def verify_bundle(
         with open_bundle(path, engine=engine) as detector:
             reference, deployed = _parities(bundle, golden, runner, detector)
             if budget is None:
-                budget = _stored_budget(bundle) if is_labelled(files) else {}
+                budget = stored_budget(bundle) if is_labelled(files) else {}
             verdict = None
             if data is not None:
                 verdict = _verdict(files, runner, detector, budget, progress)
@@ -123,7 +118,7 @@ def verify_bundle(
 
 
 def _parities(
-    bundle: Bundle, golden: "_Golden", runner: FrameRunner, detector: Detector
+    bundle: Bundle, golden: Golden, runner: FrameRunner, detector: Detector
 ) -> tuple[Parity, Parity]:
     reference = compare_logits(
         [runner.logits(frame) for frame in golden.frames], golden.logits, Precision.FP32
@@ -162,53 +157,7 @@ def _verdict(
     return judge(before, after, budget)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Golden:
-    frames: list[Frame]
-    logits: list[NDArray[np.float32]]
-    deployed: list[NDArray[np.float32]]
-    tolerance: Tolerance
-
-    @classmethod
-    def read(cls, bundle: Bundle) -> "_Golden":
-        frames, logits, deployed = (
-            _arrays(bundle, kind) for kind in ("frame", "logits", "deployed")
-        )
-        if not frames or not len(frames) == len(logits) == len(deployed):
-            raise BundleCorrupt(
-                f"{bundle.path}: {len(frames)} golden frames, {len(logits)} and {len(deployed)} "
-                "logit maps; wanted at least one of each, build the bundle again"
-            )
-        for frame, *maps in zip(frames, logits, deployed, strict=True):
-            if any(found.shape != frame.shape or found.dtype != np.float32 for found in maps):
-                raise BundleCorrupt(f"{bundle.path}: golden logits do not fit their frames")
-        return cls(frames, logits, deployed, _tolerance(bundle))
-
-
-def _arrays(bundle: Bundle, kind: str) -> list[NDArray[Any]]:
-    names = sorted(name for name in bundle.members if name.startswith(f"golden/{kind}_"))
-    arrays = []
-    for name in names:
-        try:
-            arrays.append(np.load(io.BytesIO(bundle.read(name)), allow_pickle=False))
-        except (ValueError, OSError, EOFError, SyntaxError, MemoryError) as error:
-            raise BundleCorrupt(f"{bundle.path}: {name} is not an array ({error})") from error
-    return arrays
-
-
-def _tolerance(bundle: Bundle) -> Tolerance:
-    name = "golden/tolerance.json"
-    try:
-        raw = json.loads(bundle.read(name))
-        found = Tolerance(**{key: float(value) for key, value in raw.items()})
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleCorrupt(f"{bundle.path}: {name} is damaged ({error})") from error
-    if not all(math.isfinite(value) and value >= 0 for value in dataclasses.astuple(found)):
-        raise BundleCorrupt(f"{bundle.path}: {name} holds {found}; wanted finite shares")
-    return found
-
-
-def _stored_budget(bundle: Bundle) -> Mapping[str, float]:
+def stored_budget(bundle: Bundle) -> Mapping[str, float]:
     """Return the budget that the bundle was built with; those of other SDK versions as they are."""
     budget = bundle.manifest.resolved.get("budget")
     return check_budget(budget) if isinstance(budget, Mapping) else {}

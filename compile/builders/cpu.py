@@ -110,7 +110,8 @@ def choose_engine(
                 trials.append(_try(name, model, inputs, reference, precision, tolerance))
             except (BuildError, MissingDependency) as error:
                 refused[name] = str(error)
-        medians = _time([trial for trial in trials if trial.parity.passed], inputs)
+        passed = {trial.name: trial.session for trial in trials if trial.parity.passed}
+        medians = time_sessions(passed, inputs)
     finally:
         for trial in trials:
             trial.session.close()
@@ -167,16 +168,18 @@ def _try(
     return _Trial(name, library, session, parity)
 
 
-def _time(trials: Sequence[_Trial], inputs: Sequence[NDArray[np.float32]]) -> dict[str, float]:
+def time_sessions(
+    sessions: Mapping[str, Session], inputs: Sequence[NDArray[np.float32]]
+) -> dict[str, float]:
     """Return the median milliseconds of one inference by engine, engines taking turns."""
-    samples: dict[str, list[float]] = {trial.name: [] for trial in trials}
+    samples: dict[str, list[float]] = {name: [] for name in sessions}
     begun = time.perf_counter()
     for step in range(WARM_UP_ROUNDS + ROUNDS):
         x = inputs[step % len(inputs)]
-        for trial in trials:
+        for name, session in sessions.items():
             started = time.perf_counter()
-            trial.session.run(x)
-            samples[trial.name].append(1e3 * (time.perf_counter() - started))
+            session.run(x)
+            samples[name].append(1e3 * (time.perf_counter() - started))
         enough = step + 1 >= WARM_UP_ROUNDS + FEWEST_ROUNDS
         if enough and time.perf_counter() - begun > TIMING_LIMIT_S:
             break

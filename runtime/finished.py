@@ -1,0 +1,162 @@
+"""An engine that was built into a bundle: may it run here, and what has to be loaded before it."""
+
+import logging
+from pathlib import Path
+
+from irstd.bundle import Bundle
+from irstd.container import violation
+from irstd.engine_record import (
+    PLAN,
+    EngineDevice,
+    EngineRecord,
+    differences,
+    member_names,
+    parse_record,
+)
+from irstd.errors import BundleMismatch, DeviceError
+from irstd.files import cache_dir, sha256_of_file, write_atomic
+from irstd.runtime.machine.identity import this_device
+from irstd.runtime.tensorrt.api import LOG, load_tensorrt, tensorrt_logger
+from irstd.targets import TARGETS, find_target
+
+_log = logging.getLogger(__name__)
+# Sessions that load an engine of one device, not a graph.
+PLAN_SESSIONS = ("tensorrt",)
+
+
+def is_plan(member: str) -> bool:
+    """Whether a member is an engine of one device."""
+    return member.endswith(PLAN)
+
+
+def prepare_plan(bundle: Bundle, member: str) -> None:
+    """Make sure that a plan may be loaded here, and load the plugins that it needs.
+
+    Args:
+        bundle: That holds it.
+        member: The plan.
+
+    Raises:
+        BundleCorrupt: A rule of docs/bundle-format.md, "Engines of a finished bundle", is violated.
+        BundleMismatch: It was built on another device, or by another library or driver.
+        MissingDependency: No TensorRT, or no package that reaches the driver.
+        DeviceError: No GPU, or a plugin library does not load.
+    """
+    record = read_record(bundle, member)
+    here, _ = this_device()
+    check_device(bundle, record.key.device, here)
+    for op, library in record.libraries.items():
+        load_plugin(op, unpack_library(bundle, library))
+
+
+def read_record(bundle: Bundle, member: str) -> EngineRecord:
+    """Read the record beside a plan and hold it against the bundle.
+
+    Raises:
+        BundleCorrupt: See docs/bundle-format.md.
+    """
+    digest = member.removeprefix("engines/").removesuffix(PLAN)
+    plan, timing, beside = member_names(digest)
+    where = f"{bundle.path}: {beside}"
+    if beside not in bundle.members:
+        raise violation(
+            "engine-record", f"{where} is missing; {plan} cannot be told from a stranger"
+        )
+    record = parse_record(bundle.read(beside), where)
+    if record.key.digest != digest:
+        raise violation("engine-key", f"{where} is the record of {record.key.digest}")
+    if record.key.graph_sha256 not in _graphs(bundle):
+        raise violation("engine-key", f"{where} is of a graph that the bundle does not hold")
+    for name, stated in ((plan, record.plan_sha256), (timing, record.timing_sha256)):
+        if name not in bundle.members or bundle.members[name].sha256 != stated:
+            raise violation("engine-files", f"{where} states another hash of {name}")
+    for op, library in record.libraries.items():
+        if not library.startswith(f"kernels/{op}/") or library not in bundle.members:
+            raise violation("engine-plugins", f"{where}: {op} is in {library}, which is no member")
+        if bundle.members[library].sha256 != record.key.plugins.get(op):
+            raise violation("engine-plugins", f"{where} states another hash of {library}")
+    if set(record.libraries) != set(record.key.plugins):
+        raise violation("engine-plugins", f"{where} names a plugin that has no library")
+    return record
+
+
+def check_device(bundle: Bundle, built: EngineDevice, here: EngineDevice) -> None:
+    """Refuse an engine of another device.
+
+    Raises:
+        BundleMismatch: Names both sides, and the command that mends it.
+    """
+    if told := differences(built, here):
+        raise BundleMismatch(
+            f"{bundle.path}: its engine is another machine's: {'; '.join(told)}; it is not loaded: "
+            f"{_advice(bundle, here)}"
+        )
+
+
+def wants_finish(bundle: Bundle) -> BundleMismatch:
+    """Return the error of a bundle whose engine has still to be built."""
+    return BundleMismatch(
+        f"{bundle.path}: built for {bundle.manifest.target}, it holds no engine for this machine; "
+        f"on that device: irstd-compile finish {bundle.path}"
+    )
+
+
+def unpack_library(bundle: Bundle, member: str) -> Path:
+    """Return the path of a plugin library of a bundle, named by its content.
+
+    Raises:
+        OSError: The cache cannot be written.
+    """
+    stated = bundle.members[member].sha256
+    path = cache_dir() / "plugins" / f"{stated}.so"
+    # Whoever may write there may run code here, but a half-written file must not.
+    if not path.is_file() or sha256_of_file(path) != stated:
+        write_atomic(path, bundle.read(member))
+    return path
+
+
+def load_plugin(op: str, path: Path) -> None:
+    """Load a plugin library, so that TensorRT finds its creators by name.
+
+    Raises:
+        DeviceError: It does not load, or holds no plugin.
+    """
+    trt = load_tensorrt()
+    logger = tensorrt_logger(trt)
+    LOG.clear()
+    registry = trt.get_plugin_registry()
+    if registry is None or not trt.init_libnvinfer_plugins(logger, ""):
+        raise DeviceError(LOG.explain("TensorRT has no plugin registry; install it again"))
+    try:
+        handle = registry.load_library(str(path))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise DeviceError(LOG.explain(_no_plugin(op, path, str(error)))) from error
+    if handle is None:
+        raise DeviceError(LOG.explain(_no_plugin(op, path, "TensorRT refuses it")))
+    _log.info("plugin of %s: %s", op, path)
+
+
+def _no_plugin(op: str, path: Path, reason: str) -> str:
+    return (
+        f"the plugin of {op} does not load ({reason}): {path}; "
+        "build the engine again with irstd-compile finish BUNDLE --rebuild"
+    )
+
+
+def _graphs(bundle: Bundle) -> list[str]:
+    names = (bundle.manifest.model, bundle.manifest.reference)
+    return [bundle.members[name].sha256 for name in names]
+
+
+def _advice(bundle: Bundle, here: EngineDevice) -> str:
+    """Return the command: built again on the same kind of device, or for another."""
+    target = find_target(bundle.manifest.target)
+    if target.compute_capability == divmod(here.architecture, 10):
+        return f"irstd-compile finish {bundle.path} --rebuild"
+    fitting = [
+        name for name, t in TARGETS.items()
+        if t.compute_capability == divmod(here.architecture, 10)
+    ]  # fmt: skip
+    if not fitting:
+        return f"no target is for sm_{here.architecture}"
+    return f"irstd-compile build ... --target {fitting[0]}, then finish it here"
