@@ -1,22 +1,50 @@
 // A libcuda.so.1 whose device memory is the host's: what bindings of NVIDIA's driver need to start,
-// to move arrays and to launch. It writes every launch to stdout, as test_cuda_driver.py reads it, and
-// knows two kernels: copy_bytes(const char* from, char* to, int bytes) copies; mixed(char, double,
-// short, float, char*) only records. A device of sm_87; the driver's version is $FAKE_DRIVER_VERSION.
+// to move arrays, to launch and to record graphs. It writes every launch to stdout, as
+// test_cuda_driver.py reads it, and knows two kernels: copy_bytes(const char* from, char* to, int bytes)
+// copies; mixed(char, double, short, float, char*) only records. A device of sm_87, integrated unless
+// $FAKE_DISCRETE is set; the driver's version is $FAKE_DRIVER_VERSION.
 #include <cuda.h>
 #include <dlfcn.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <set>
+#include <vector>
 
 namespace {
 
+using Work = std::function<void()>;
+using Recording = std::vector<Work>;
+
+Recording* recording = nullptr;  // while a stream records
+bool is_recording_broken = false;
+std::set<void*> page_locked;  // so that what is not given back can be told
+int graphs = 0, streams = 0;
+
 constexpr char KERNELS[][16] = {"copy_bytes", "mixed"};
-bool is_retained = false;
+int retained = 0;
 
 CUresult with_context(bool is_valid = true) {
-    if (!is_retained) return CUDA_ERROR_INVALID_CONTEXT;
+    if (!retained) return CUDA_ERROR_INVALID_CONTEXT;
     return is_valid ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+// Do work now, or keep it for the graph. As of a stream, its arguments are known when it is put there.
+CUresult put(Work work) {
+    if (recording)
+        recording->push_back(work);
+    else
+        work();
+    return with_context();
+}
+
+// What no graph can hold.
+CUresult not_while_recording() {
+    if (!recording) return CUDA_SUCCESS;
+    is_recording_broken = true;
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }
 
 template <class T>
@@ -53,7 +81,17 @@ CUresult cuDriverGetVersion(int* version) {
     return CUDA_SUCCESS;
 }
 CUresult cuGetErrorString(CUresult error, const char** text) {
-    *text = error == CUDA_ERROR_NOT_FOUND ? "named symbol not found" : "invalid argument";
+    switch (error) {
+        case CUDA_ERROR_NOT_FOUND: *text = "named symbol not found"; break;
+        case CUDA_ERROR_OUT_OF_MEMORY: *text = "out of memory"; break;
+        case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED:
+            *text = "operation not permitted when stream is capturing";
+            break;
+        case CUDA_ERROR_STREAM_CAPTURE_INVALIDATED:
+            *text = "operation failed due to a previous error during capture";
+            break;
+        default: *text = "invalid argument";
+    }
     return CUDA_SUCCESS;
 }
 CUresult cuGetErrorName(CUresult, const char** text) {
@@ -73,17 +111,20 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
         case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = 7; break;
         case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 16; break;
         case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: *value = 4 << 20; break;
+        case CU_DEVICE_ATTRIBUTE_INTEGRATED: *value = !getenv("FAKE_DISCRETE"); break;
+        case CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY: *value = 1; break;
         default: *value = 0;
     }
     return CUDA_SUCCESS;
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
-    is_retained = true;
+    ++retained;
     return *context = reinterpret_cast<CUcontext>(0x10), CUDA_SUCCESS;
 }
 CUresult cuDevicePrimaryCtxRelease(CUdevice) {
-    is_retained = false;
-    puts("released");
+    if (--retained) return CUDA_SUCCESS;
+    printf("released with %zu page-locked, %d graphs, %d streams\n", page_locked.size(), graphs,
+           streams);
     fflush(stdout);
     return CUDA_SUCCESS;
 }
@@ -94,7 +135,13 @@ CUresult cuCtxPopCurrent(CUcontext* context) {
 }
 CUresult cuCtxSynchronize() { return with_context(); }
 
+CUresult cuMemGetInfo(size_t* free, size_t* total) {
+    *free = size_t(3) << 30, *total = size_t(8) << 30;
+    return with_context();
+}
 CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
+    if (const CUresult refused = not_while_recording()) return refused;
+    if (bytes > size_t(8) << 30) return CUDA_ERROR_OUT_OF_MEMORY;
     void* memory = nullptr;
     const bool is_made = posix_memalign(&memory, 256, bytes) == 0;
     *address = reinterpret_cast<CUdeviceptr>(memory);
@@ -103,6 +150,27 @@ CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
 CUresult cuMemFree(CUdeviceptr address) {
     free(reinterpret_cast<void*>(address));
     return with_context();
+}
+CUresult cuMemHostAlloc(void** address, size_t bytes, unsigned flags) {
+    if (bytes > size_t(8) << 30) return CUDA_ERROR_OUT_OF_MEMORY;
+    const bool is_made = flags == CU_MEMHOSTALLOC_DEVICEMAP && !posix_memalign(address, 4096, bytes);
+    if (is_made) page_locked.insert(*address);
+    return with_context(is_made);
+}
+CUresult cuMemFreeHost(void* address) {
+    const bool is_known = page_locked.erase(address);
+    if (is_known) free(address);
+    return with_context(is_known);
+}
+CUresult cuMemHostGetDevicePointer(CUdeviceptr* address, void* host, unsigned) {
+    *address = reinterpret_cast<CUdeviceptr>(host);
+    return with_context(page_locked.count(host));
+}
+CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstream) {
+    return put([=] { memcpy(reinterpret_cast<void*>(to), from, bytes); });
+}
+CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream) {
+    return put([=] { memcpy(to, reinterpret_cast<void*>(from), bytes); });
 }
 CUresult cuMemcpyHtoD(CUdeviceptr to, const void* from, size_t bytes) {
     memcpy(reinterpret_cast<void*>(to), from, bytes);
@@ -113,14 +181,45 @@ CUresult cuMemcpyDtoH(void* to, CUdeviceptr from, size_t bytes) {
     return with_context();
 }
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t bytes, CUstream) {
-    memset(reinterpret_cast<void*>(to), byte, bytes);
-    return with_context();
+    return put([=] { memset(reinterpret_cast<void*>(to), byte, bytes); });
 }
 
 CUresult cuStreamCreate(CUstream* stream, unsigned) {
-    return *stream = reinterpret_cast<CUstream>(0x5eed), with_context();
+    return ++streams, *stream = reinterpret_cast<CUstream>(0x5eed), with_context();
 }
-CUresult cuStreamDestroy(CUstream) { return CUDA_SUCCESS; }
+CUresult cuStreamDestroy(CUstream) { return --streams, CUDA_SUCCESS; }
+CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
+    if (recording || !stream || mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        return CUDA_ERROR_INVALID_VALUE;
+    recording = new Recording, is_recording_broken = false;
+    return with_context();
+}
+CUresult cuStreamEndCapture(CUstream, CUgraph* graph) {
+    if (!recording) return CUDA_ERROR_INVALID_VALUE;
+    *graph = is_recording_broken ? nullptr : reinterpret_cast<CUgraph>(recording);
+    if (is_recording_broken) delete recording;
+    recording = nullptr;
+    return is_recording_broken ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : with_context();
+}
+CUresult cuGraphInstantiate(CUgraphExec* graph, CUgraph recorded, unsigned long long flags) {
+    *graph = reinterpret_cast<CUgraphExec>(new Recording(*reinterpret_cast<Recording*>(recorded)));
+    return ++graphs, with_context(flags == 0);
+}
+// NVIDIA's header gives that function another name, cuda-python asks for it by this one.
+#undef cuGraphInstantiate
+CUresult cuGraphInstantiate(CUgraphExec* graph, CUgraph recorded, unsigned long long flags) {
+    return cuGraphInstantiateWithFlags(graph, recorded, flags);
+}
+CUresult cuGraphDestroy(CUgraph recorded) {
+    return delete reinterpret_cast<Recording*>(recorded), with_context();
+}
+CUresult cuGraphLaunch(CUgraphExec graph, CUstream) {
+    for (const Work& work : *reinterpret_cast<Recording*>(graph)) work();
+    return with_context();
+}
+CUresult cuGraphExecDestroy(CUgraphExec graph) {
+    return --graphs, delete reinterpret_cast<Recording*>(graph), with_context();
+}
 CUresult cuStreamSynchronize(CUstream) { return with_context(); }
 CUresult cuEventCreate(CUevent* event, unsigned) {
     return *event = reinterpret_cast<CUevent>(0xe0e0), with_context();
@@ -165,9 +264,12 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
     for (size_t i = 0; i < size; ++i) printf("%02x", buffer[i]);
     puts("");
     fflush(stdout);
-    if (!strcmp(name, "copy_bytes"))
-        memcpy(parameter<char*>(buffer, 8), parameter<char*>(buffer, 0), parameter<int>(buffer, 16));
-    return with_context();
+    if (strcmp(name, "copy_bytes")) return with_context();
+    const std::vector<unsigned char> kept(buffer, buffer + size);
+    return put([kept] {
+        memcpy(parameter<char*>(kept.data(), 8), parameter<char*>(kept.data(), 0),
+               parameter<int>(kept.data(), 16));
+    });
 }
 
 }  // extern "C"

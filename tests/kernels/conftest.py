@@ -209,7 +209,10 @@ class HostBinding:
         assert not self._memory, "memory was not freed"
 
     def properties(self, index: int) -> Properties:
-        return Properties("host harness", 87, 16, 8 << 30, 4 << 20)
+        return Properties("host harness", 87, 16, 8 << 30, 4 << 20, shares_memory=True)
+
+    def current(self, context: object) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def load(self, image: bytes) -> object:
         return image.decode()

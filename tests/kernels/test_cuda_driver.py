@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from irstd.errors import DeviceError, InputError, MissingDependency, UsageError
-from irstd.runtime.kernels.cuda import images
+from irstd.runtime.kernels.cuda import driver_graphs, images
 from irstd.runtime.kernels.cuda.bindings import find_binding
 from irstd.runtime.kernels.cuda.launch import Launch, Pointer, pack_arguments
 
@@ -167,7 +167,7 @@ INSTALLED = [
 ]
 MAKE = """
 import sys, numpy as np
-from irstd.errors import DeviceError
+from irstd.errors import DeviceError, UsageError
 from irstd.runtime.kernels.cuda.driver import open_device
 from irstd.runtime.kernels.cuda.images import Image
 from irstd.runtime.kernels.cuda.launch import Launch
@@ -235,10 +235,10 @@ def wanted_by_pycuda():
     return [f"__attribute__((weak)) {name}" for name in names]
 
 
-def run(code, name, library_path=""):
+def run(code, name, library_path="", *arguments):
     environment = {**os.environ, "LD_LIBRARY_PATH": str(library_path)}
     done = subprocess.run(
-        [sys.executable, "-c", MAKE + code, name],
+        [sys.executable, "-c", MAKE + code, name, *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -251,7 +251,7 @@ def run(code, name, library_path=""):
 @pytest.mark.parametrize("name", INSTALLED)
 def test_real_package_moves_arrays_and_launches(fake_driver, name):
     lines = run(USE, name, fake_driver)
-    assert lines[0] == f"('Fake Orin', 87, 16, {8 << 30}, {4 << 20}) op (87, 13000)"
+    assert lines[0] == f"('Fake Orin', 87, 16, {8 << 30}, {4 << 20}, True) op (87, 13000)"
     assert lines[1] == f"attribute 8 {60 << 10}"
     words = lines[2].split()
     assert words[:-1] == ["launch", "copy_bytes", *"123451", str(60 << 10), "0x5eed"]
@@ -261,7 +261,121 @@ def test_real_package_moves_arrays_and_launches(fake_driver, name):
     assert lines[4].split()[-1] == "fe" + "00" * 13 + "f03f" + "030000000000803f" + "00" * 8
     assert lines[5] == "True 1.5"
     assert [line.split()[0] for line in lines[6:]].count("refused") == 4
-    assert lines[-1] == "released"
+    assert lines[-1] == NOTHING_LEFT
+
+
+RECORD = """
+from concurrent.futures import ThreadPoolExecutor
+device = open_device(0, make(), lambda op, *facts: Image(b"image", "form"))
+print(device.properties.shares_memory, device.free_bytes, flush=True)
+device.stream = device.new_stream()
+host, back = device.host_array((2, 3), np.float32), device.host_array((6,), np.float32)
+x, y = device.empty((2, 3), np.float32), device.empty((6,), np.float32)
+copy = device.kernel("op", "copy_bytes")
+def put():
+    host.copy_to(x)
+    copy(Launch((1, 1, 1), (1, 1, 1), 0), x, y, np.int32(24))
+    back.copy_from(y)
+back.array[:] = host.array[:] = -1
+graph = device.capture(put)
+print(back.array.tolist(), flush=True)
+for start in (0, 10):
+    host.array[:] = np.arange(start, start + 6).reshape(2, 3)
+    graph.launch()
+    device.synchronize()
+    print(back.array.tolist(), flush=True)
+host.array[:] = 7
+copy(Launch((1, 1, 1), (1, 1, 1), 0), type("Mapped", (), {"__cuda_array_interface__": {
+    "shape": (6,), "typestr": "<f4", "version": 3, "data": (host.device_address, False)}})(),
+    y, np.int32(24))
+print(y.numpy().tolist(), flush=True)
+refused(lambda: device.capture(lambda: device.empty((4,), np.float32)))
+refused(lambda: device.host_array((9 << 30,), np.uint8))
+device.capture(put).launch()  # after a broken recording the stream records again
+graph.free()
+graph.free()
+if sys.argv[2:] == ["other-thread"]:
+    with ThreadPoolExecutor(1) as other:
+        other.submit(device.close).result()
+else:
+    device.close()
+device.close()
+"""
+NOTHING_LEFT = "released with 0 page-locked, 0 graphs, 0 streams"
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("discrete", [False, True])
+def test_page_locked_memory_and_graphs(fake_driver, name, discrete, monkeypatch):
+    if discrete:
+        monkeypatch.setenv("FAKE_DISCRETE", "1")
+    lines = [line for line in run(RECORD, name, fake_driver) if not line.startswith("launch")]
+    assert lines[0] == f"{not discrete} {3 << 30}"
+    assert lines[1] == str([-1.0] * 6)
+    assert lines[2] == "[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]"
+    assert lines[3] == "[10.0, 11.0, 12.0, 13.0, 14.0, 15.0]"
+    assert lines[4] == str([7.0] * 6)
+    assert "not permitted when stream is capturing" in lines[5]
+    assert "out of memory" in lines[6]
+    assert lines[7:] == [NOTHING_LEFT]
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_another_thread_may_close_a_device(fake_driver, name):
+    lines = run(RECORD, name, fake_driver, "other-thread")
+    # pycuda keeps the primary context, which is the process's: its thread alone may release it.
+    assert name == "pycuda" or lines[-1] == NOTHING_LEFT
+
+
+THREADS = """
+import threading
+binding = make()
+opened = []
+def open_one():
+    opened.append(open_device(0, binding, lambda op, *facts: Image(b"image", "form")))
+    opened[-1].host_array((4,), np.float32)
+    opened[-1].binding.free_bytes()
+def call_it():
+    try:
+        opened[-1].free_bytes
+    except UsageError as error:
+        print("refused", error, flush=True)
+for close_while_it_lives in (False, True):
+    may_end = threading.Event()
+    worker = threading.Thread(target=lambda: (open_one(), ready.set(), may_end.wait()))
+    ready = threading.Event()
+    worker.start()
+    ready.wait()
+    call_it()
+    if close_while_it_lives:
+        opened[-1].close()
+    may_end.set()
+    worker.join()
+    opened[-1].close()
+first, second = (open_device(0, binding, lambda op, *facts: None) for _ in range(2))
+first.close()
+print(second.free_bytes, flush=True)
+second.close()
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_devices_of_several_threads_are_told_apart_and_end_with_them(fake_driver, name):
+    lines = run(THREADS, name, fake_driver)
+    refused = [line for line in lines if line.startswith("refused a Device belongs to the thread")]
+    assert len(refused) == 2
+    assert str(3 << 30) in lines
+    assert "end" in lines
+
+
+def test_a_driver_without_graphs_is_told(monkeypatch):
+    monkeypatch.setattr(driver_graphs, "_LIBRARY", "libc.so.6")
+    with pytest.raises(DeviceError, match=r"the NVIDIA driver has no CUDA graphs: .*cuStreamBegin"):
+        driver_graphs.DriverGraphs()
+    monkeypatch.setattr(driver_graphs, "_LIBRARY", "libnothing.so.1")
+    with pytest.raises(DeviceError, match=r"the NVIDIA driver has no CUDA graphs: .*libnothing"):
+        driver_graphs.DriverGraphs()
 
 
 @pytest.mark.parametrize("name", INSTALLED)

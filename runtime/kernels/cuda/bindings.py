@@ -5,6 +5,7 @@ be given ours and we theirs; what else is opaque here belongs to the binding. Ev
 driver is a DeviceError.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ class Properties(NamedTuple):
     multiprocessors: int
     memory_bytes: int
     cache_bytes: int  # level 2
+    shares_memory: bool  # integrated: the host's memory is its own, as on a Jetson
 
 
 class Binding(Protocol):
@@ -40,8 +42,16 @@ class Binding(Protocol):
         """Give a context back."""
         ...
 
+    def current(self, context: Any) -> AbstractContextManager[None]:
+        """Make a context current in this thread, whichever that is, until the block ends."""
+        ...
+
     def properties(self, index: int) -> Properties:
         """Return the facts of a device."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Return how much of the device's memory is free."""
         ...
 
     def load(self, image: bytes) -> object:
@@ -68,6 +78,18 @@ class Binding(Protocol):
         """Give memory back."""
         ...
 
+    def allocate_host(self, nbytes: int) -> int:
+        """Return the address of so much page-locked memory, which the device reaches too."""
+        ...
+
+    def free_host(self, address: int) -> None:
+        """Give page-locked memory back."""
+        ...
+
+    def device_address(self, host: int) -> int:
+        """Return by which address the device reaches page-locked memory."""
+        ...
+
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
         """Copy an array to the device, after what is in the default stream."""
         ...
@@ -76,12 +98,24 @@ class Binding(Protocol):
         """Copy from the device into an array, after what is in the default stream."""
         ...
 
+    def copy_in_async(self, address: int, host: int, nbytes: int, stream: int) -> None:
+        """Copy page-locked memory to the device, in a stream."""
+        ...
+
+    def copy_out_async(self, host: int, address: int, nbytes: int, stream: int) -> None:
+        """Copy from the device into page-locked memory, in a stream."""
+        ...
+
     def fill(self, address: int, byte: int, nbytes: int, stream: int) -> None:
         """Set bytes, in a stream."""
         ...
 
     def stream(self) -> int:
         """Make a stream, which the default stream waits for."""
+        ...
+
+    def free_stream(self, stream: int) -> None:
+        """Destroy a stream."""
         ...
 
     def synchronize(self, stream: int) -> None:
@@ -100,9 +134,27 @@ class Binding(Protocol):
         """Wait for two events and return the time between them."""
         ...
 
+    def begin_capture(self, stream: int) -> None:
+        """Record what this thread puts into a stream from now on, instead of running it."""
+        ...
+
+    def end_capture(self, stream: int) -> object:
+        """Stop recording and return a graph that can be launched."""
+        ...
+
+    def launch_graph(self, graph: Any, stream: int) -> None:
+        """Put a graph into a stream."""
+        ...
+
+    def free_graph(self, graph: Any) -> None:
+        """Destroy a graph."""
+        ...
+
 
 def find_binding() -> Binding:
-    """Return pycuda, or cuda-python where pycuda is absent or does not load.
+    """Return cuda-python, or pycuda where cuda-python is absent or does not load.
+
+    pycuda comes second because it ties a context to the thread that opened it.
 
     Raises:
         MissingDependency: Neither package is installed.
@@ -112,7 +164,7 @@ def find_binding() -> Binding:
     from irstd.runtime.kernels.cuda.pycuda_binding import Pycuda
 
     reasons = []
-    for make in (Pycuda, CudaPython):
+    for make in (CudaPython, Pycuda):
         try:
             return make()
         except ModuleNotFoundError:

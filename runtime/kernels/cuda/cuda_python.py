@@ -2,6 +2,8 @@
 """NVIDIA's cuda-python as a binding (bindings.py says what each method does)."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
@@ -49,11 +51,21 @@ class CudaPython:
         count = self._call("cuDeviceGetCount")
         check_index(index, int(count))
         device = self._call("cuDeviceGet", index)
-        self._call("cuCtxSetCurrent", self._call("cuDevicePrimaryCtxRetain", device))
-        return device
+        context = self._call("cuDevicePrimaryCtxRetain", device)
+        self._call("cuCtxSetCurrent", context)
+        return device, context
 
     def close(self, context: Any) -> None:
-        self._call("cuDevicePrimaryCtxRelease", context)
+        device, _ = context
+        self._call("cuDevicePrimaryCtxRelease", device)
+
+    @contextmanager
+    def current(self, context: Any) -> Iterator[None]:
+        self._call("cuCtxPushCurrent", context[1])
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent")
 
     def properties(self, index: int) -> Properties:
         device = self._call("cuDeviceGet", index)
@@ -68,7 +80,12 @@ class CudaPython:
             attribute("MULTIPROCESSOR_COUNT"),
             int(self._call("cuDeviceTotalMem", device)),
             attribute("L2_CACHE_SIZE"),
+            bool(attribute("INTEGRATED") and attribute("CAN_MAP_HOST_MEMORY")),
         )
+
+    def free_bytes(self) -> int:
+        free, _ = self._call("cuMemGetInfo")
+        return int(free)
 
     def load(self, image: bytes) -> object:
         return self._call("cuModuleLoadData", image)
@@ -97,17 +114,35 @@ class CudaPython:
     def free(self, address: int) -> None:
         self._call("cuMemFree", address)
 
+    def allocate_host(self, nbytes: int) -> int:
+        return int(self._call("cuMemHostAlloc", nbytes, self._cuda.CU_MEMHOSTALLOC_DEVICEMAP))
+
+    def free_host(self, address: int) -> None:
+        self._call("cuMemFreeHost", address)
+
+    def device_address(self, host: int) -> int:
+        return int(self._call("cuMemHostGetDevicePointer", host, 0))
+
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
         self._call("cuMemcpyHtoD", address, array.ctypes.data, array.nbytes)
 
     def copy_out(self, array: NDArray[Any], address: int) -> None:
         self._call("cuMemcpyDtoH", array.ctypes.data, address, array.nbytes)
 
+    def copy_in_async(self, address: int, host: int, nbytes: int, stream: int) -> None:
+        self._call("cuMemcpyHtoDAsync", address, host, nbytes, stream)
+
+    def copy_out_async(self, host: int, address: int, nbytes: int, stream: int) -> None:
+        self._call("cuMemcpyDtoHAsync", host, address, nbytes, stream)
+
     def fill(self, address: int, byte: int, nbytes: int, stream: int) -> None:
         self._call("cuMemsetD8Async", address, byte, nbytes, stream)
 
     def stream(self) -> int:
         return int(self._call("cuStreamCreate", 0))
+
+    def free_stream(self, stream: int) -> None:
+        self._call("cuStreamDestroy", stream)
 
     def synchronize(self, stream: int) -> None:
         self._call("cuStreamSynchronize", stream)
@@ -121,3 +156,21 @@ class CudaPython:
     def elapsed_ms(self, start: Any, stop: Any) -> float:
         self._call("cuEventSynchronize", stop)
         return float(self._call("cuEventElapsedTime", start, stop))
+
+    def begin_capture(self, stream: int) -> None:
+        # What other threads do meanwhile, such as allocating, is none of this recording's business.
+        mode = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call("cuStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: int) -> object:
+        recorded = self._call("cuStreamEndCapture", stream)
+        try:
+            return self._call("cuGraphInstantiate", recorded, 0)
+        finally:
+            self._call("cuGraphDestroy", recorded)
+
+    def launch_graph(self, graph: Any, stream: int) -> None:
+        self._call("cuGraphLaunch", graph, stream)
+
+    def free_graph(self, graph: Any) -> None:
+        self._call("cuGraphExecDestroy", graph)

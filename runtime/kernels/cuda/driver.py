@@ -13,19 +13,22 @@ arguments as they are (`__cuda_array_interface__`), and ours are theirs. A Devic
 thread that opened it.
 """
 
+import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from irstd.errors import InputError, UsageError
+from irstd.errors import DeviceError, InputError, UsageError
 from irstd.runtime.kernels.cuda.bindings import Binding, Properties, find_binding
+from irstd.runtime.kernels.cuda.graphs import Graph
 from irstd.runtime.kernels.cuda.images import Image, image_for
 from irstd.runtime.kernels.cuda.launch import Launch, Pointer, pack_arguments
+from irstd.runtime.kernels.cuda.page_locked import HostArray
 
 SHARED_BYTES = 48 << 10  # what a block may have without asking
 Images = Callable[[str, int, int], Image]
@@ -38,7 +41,7 @@ def open_device(
 
     Args:
         index: As NVIDIA's driver numbers them.
-        binding: What reaches the driver; None takes pycuda, or cuda-python where that is absent.
+        binding: What reaches the driver; None takes cuda-python, or pycuda where that is absent.
         images: Compiled form of an operator for an architecture and a driver's version.
 
     Raises:
@@ -59,13 +62,14 @@ class Device:
 
     def __init__(self, binding: Binding, index: int, images: Images) -> None:
         self._binding, self._images = binding, images
-        context = binding.open(index)
+        self._context = binding.open(index)
         # Also at the end of the program, while the packages underneath are still there.
-        self._close = weakref.finalize(self, binding.close, context)
+        self._close = weakref.finalize(self, binding.close, self._context)
         self._thread = threading.get_ident()
         self._modules: dict[str, tuple[Image, object]] = {}
         self._kernels: dict[tuple[str, str], Kernel] = {}
-        self._arrays: weakref.WeakSet[DeviceArray] = weakref.WeakSet()
+        self._owned: weakref.WeakSet[DeviceArray | HostArray | Graph] = weakref.WeakSet()
+        self._streams: list[int] = []
         self.properties: Properties = binding.properties(index)
         self.driver_version = binding.driver_version()
         self.stream = 0
@@ -86,12 +90,30 @@ class Device:
         return self._binding
 
     def close(self) -> None:
-        """Free the arrays and give the context back. Twice is fine."""
-        for array in list(self._arrays):
-            array.free()
+        """Free arrays, graphs and streams, and give the context back.
+
+        Twice is fine; another thread may.
+        """
+        if not self._close.alive:
+            return
+        # After a fault in a kernel the driver refuses all of this; what there was goes with the
+        # process.
+        with contextlib.suppress(DeviceError), self.current():
+            for owned in list(self._owned):
+                owned.free()
+            for stream in self._streams:
+                self._binding.free_stream(stream)
+        self._streams.clear()
         self._kernels.clear()
         self._modules.clear()
-        self._close()
+        with contextlib.suppress(DeviceError):
+            self._close()
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the device's context current in this thread, whichever that is, for a while."""
+        with self._binding.current(self._context):
+            yield
 
     def __enter__(self) -> "Device":
         return self
@@ -119,8 +141,34 @@ class Device:
             DeviceError: Out of memory.
         """
         array = DeviceArray(self, tuple(shape), np.dtype(dtype))
-        self._arrays.add(array)
+        self._owned.add(array)
         return array
+
+    def host_array(self, shape: Sequence[int], dtype: DTypeLike) -> HostArray:
+        """Make an array in page-locked memory of the host.
+
+        Raises:
+            InputError: It has no element.
+            DeviceError: Out of memory.
+        """
+        array = HostArray(self, shape, dtype)
+        self._owned.add(array)
+        return array
+
+    def capture(self, put: Callable[[], None]) -> Graph:
+        """Record what a function puts into the device's stream, without running it.
+
+        Raises:
+            DeviceError: The driver cannot record, or something in it cannot be recorded.
+        """
+        graph = Graph(self, put)
+        self._owned.add(graph)
+        return graph
+
+    @property
+    def free_bytes(self) -> int:
+        """How much of the device's memory is free."""
+        return self.binding.free_bytes()
 
     def kernel(self, op: str, name: str) -> "Kernel":
         """Return a kernel of an operator, compiled and loaded when it is first asked for.
@@ -146,8 +194,9 @@ class Device:
         return self._modules[op]
 
     def new_stream(self) -> int:
-        """Make a stream and return its handle, for `Device.stream`; it lives until the end."""
-        return self.binding.stream()
+        """Make a stream and return its handle, for `Device.stream`; `close` destroys it."""
+        self._streams.append(stream := self.binding.stream())
+        return stream
 
     def synchronize(self) -> None:
         """Wait for everything in the stream, and raise what went wrong there as DeviceError."""

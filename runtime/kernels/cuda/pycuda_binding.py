@@ -1,6 +1,10 @@
 # ruff: noqa: D102  what the methods do is said where Binding is
 """pycuda as a binding (bindings.py says what each method does)."""
 
+import atexit
+import contextlib
+import functools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +14,26 @@ from numpy.typing import NDArray
 
 from irstd.errors import DeviceError, one_line
 from irstd.runtime.kernels.cuda.bindings import Properties, check_index
+from irstd.runtime.kernels.cuda.driver_graphs import DriverGraphs
 from irstd.runtime.kernels.cuda.launch import Launch
+
+
+class _Pushed:
+    """The contexts that a thread has pushed and not popped, which are popped when it ends.
+
+    pycuda ends the process where a thread, or the program, ends and leaves one; and a device that
+    another thread has closed leaves one, because nobody reaches the stack of another thread.
+    """
+
+    def __init__(self) -> None:
+        self.contexts: list[Any] = []
+        if threading.current_thread() is threading.main_thread():
+            atexit.register(self.__del__)
+
+    def __del__(self) -> None:
+        while self.contexts:
+            with contextlib.suppress(Exception):  # pycuda itself drops those of closed devices
+                self.contexts.pop().pop()
 
 
 class Pycuda:
@@ -32,7 +55,9 @@ class Pycuda:
             raise DeviceError(f"pycuda finds no NVIDIA driver: {one_line(error)}") from error
         self._cuda: Any = cuda
         self._memory: dict[int, Any] = {}
+        self._host: dict[int, NDArray[np.uint8]] = {}
         self._streams: dict[int, Any] = {0: None}
+        self._of_thread = threading.local()
         with self._checked():
             cuda.init()
 
@@ -51,12 +76,32 @@ class Pycuda:
             check_index(index, self._cuda.Device.count())
             context = self._cuda.Device(index).retain_primary_context()
             context.push()
-            return context
+        self._pushed.append(context)
+        return context
 
     def close(self, context: Any) -> None:
         with self._checked():
-            context.pop()
+            if context in self._pushed:
+                self._pushed.remove(context)
+                context.pop()
             context.detach()
+
+    @property
+    def _pushed(self) -> list[Any]:
+        if not hasattr(self._of_thread, "pushed"):
+            self._of_thread.pushed = _Pushed()
+        contexts: list[Any] = self._of_thread.pushed.contexts
+        return contexts
+
+    @contextmanager
+    def current(self, context: Any) -> Iterator[None]:
+        with self._checked():
+            context.push()
+        try:
+            yield
+        finally:
+            with self._checked():
+                context.pop()
 
     def properties(self, index: int) -> Properties:
         known = self._cuda.device_attribute
@@ -70,7 +115,16 @@ class Pycuda:
                 device.get_attribute(known.MULTIPROCESSOR_COUNT),
                 device.total_memory(),
                 device.get_attribute(known.L2_CACHE_SIZE),
+                bool(
+                    device.get_attribute(known.INTEGRATED)
+                    and device.get_attribute(known.CAN_MAP_HOST_MEMORY)
+                ),
             )
+
+    def free_bytes(self) -> int:
+        with self._checked():
+            free, _ = self._cuda.mem_get_info()
+        return int(free)
 
     def load(self, image: bytes) -> object:
         with self._checked():
@@ -106,6 +160,21 @@ class Pycuda:
         with self._checked():
             self._memory.pop(address).free()
 
+    def allocate_host(self, nbytes: int) -> int:
+        flags = self._cuda.host_alloc_flags.DEVICEMAP
+        with self._checked():
+            array = self._cuda.pagelocked_empty((nbytes,), np.uint8, mem_flags=flags)
+        self._host[array.ctypes.data] = array
+        return int(array.ctypes.data)
+
+    def free_host(self, address: int) -> None:
+        with self._checked():
+            self._host.pop(address).base.free()
+
+    def device_address(self, host: int) -> int:
+        with self._checked():
+            return int(self._host[host].base.get_device_pointer())
+
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
         with self._checked():
             self._cuda.memcpy_htod(address, array)
@@ -113,6 +182,14 @@ class Pycuda:
     def copy_out(self, array: NDArray[Any], address: int) -> None:
         with self._checked():
             self._cuda.memcpy_dtoh(array, address)
+
+    def copy_in_async(self, address: int, host: int, nbytes: int, stream: int) -> None:
+        with self._checked():
+            self._cuda.memcpy_htod_async(address, self._host[host][:nbytes], self._stream(stream))
+
+    def copy_out_async(self, host: int, address: int, nbytes: int, stream: int) -> None:
+        with self._checked():
+            self._cuda.memcpy_dtoh_async(self._host[host][:nbytes], address, self._stream(stream))
 
     def fill(self, address: int, byte: int, nbytes: int, stream: int) -> None:
         with self._checked():
@@ -124,6 +201,9 @@ class Pycuda:
         handle = int(stream.handle)
         self._streams[handle] = stream
         return handle
+
+    def free_stream(self, stream: int) -> None:
+        del self._streams[stream]  # the last reference: pycuda destroys it
 
     def synchronize(self, stream: int) -> None:
         with self._checked():
@@ -144,6 +224,22 @@ class Pycuda:
         with self._checked():
             stop.synchronize()
             return float(start.time_till(stop))
+
+    def begin_capture(self, stream: int) -> None:
+        self._driver_graphs.begin_capture(stream)
+
+    def end_capture(self, stream: int) -> object:
+        return self._driver_graphs.end_capture(stream)
+
+    def launch_graph(self, graph: Any, stream: int) -> None:
+        self._driver_graphs.launch(graph, stream)
+
+    def free_graph(self, graph: Any) -> None:
+        self._driver_graphs.free(graph)
+
+    @functools.cached_property
+    def _driver_graphs(self) -> DriverGraphs:
+        return DriverGraphs()
 
     def _stream(self, handle: int) -> Any:
         if handle not in self._streams:
