@@ -10,11 +10,11 @@ from collections.abc import Collection
 from onnx import ModelProto, NodeProto, inliner
 
 from irstd.compile.onnx_graph import checked, copy_of, known_shapes, with_distinct_names
-from irstd.compile.operators.nodes import fused_nodes
+from irstd.compile.operators.nodes import attention_of, fused_nodes
 from irstd.compile.rewrites.dead_code import remove_dead_code
 from irstd.compile.rewrites.simplify import simplify
-from irstd.errors import BuildError, MissingDependency
-from irstd.runtime.kernels.ms_deform_attn.shapes import D_HEADS, MAX_LEVELS, MAX_POINTS
+from irstd.errors import BuildError, InputError, MissingDependency
+from irstd.runtime.kernels.ms_deform_attn.shapes import MAX_POINTS, check_levels
 from irstd.runtime.kernels.openvino_extension import DOMAIN, build_openvino_extension
 from irstd.runtime.sessions import installed_sessions
 from irstd.targets import Target
@@ -112,14 +112,16 @@ def _why_no_kernel(node: NodeProto, shapes: dict[str, tuple[int | None, ...]]) -
     if node.op_type != "MSDeformAttn":
         return ""
     value, logits = shapes.get(node.input[0], ()), shapes.get(node.input[2], ())
-    if len(value) != 4 or len(logits) != 5 or None in (*value, *logits):
+    if len(value) != 4 or len(logits) != 5:
         return "the shapes of its inputs are not known"
-    d_head, levels, points = value[3], logits[3] or 0, logits[4] or 0
-    if d_head not in D_HEADS:
-        return f"MSDeformAttn has kernels for d_head {', '.join(map(str, D_HEADS))}, not {d_head}"
-    if levels > MAX_LEVELS or points > MAX_POINTS:
-        return (
-            f"MSDeformAttn has kernels for {MAX_LEVELS} levels of {MAX_POINTS} points, "
-            f"not {levels} of {points}"
-        )
+    (_, values, _, d_head), points = value, logits[4]
+    if values is None or d_head is None or points is None:
+        return "the shapes of its inputs are not known"
+    level_hw = tuple(side for level in attention_of(node).level_hw for side in level)
+    try:
+        check_levels(level_hw, values, d_head)
+    except InputError as error:
+        return f"no kernel of MSDeformAttn fits: {error}"
+    if points > MAX_POINTS:
+        return f"no kernel of MSDeformAttn fits: {points} points; wanted at most {MAX_POINTS}"
     return ""

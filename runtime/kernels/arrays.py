@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irstd.errors import InputError, UsageError
+from irstd.errors import DeviceError, InputError, UsageError
 
 MOST_THREADS = 1024
 CACHE_LINE_BYTES = 64
+MOST_OF_AXIS = 2**31 - 1  # native code counts in int
+MOST_OF_MAP = 2**27  # px: pixels.hpp
+_NOT_FINITE, _NO_MEMORY = 1, 2  # status.hpp
 
 
 def check_array(
@@ -23,7 +26,7 @@ def check_array(
     Args:
         name: What the message calls it.
         array: Anything; only a C-contiguous, aligned array of that dtype and shape passes.
-        shape: Wanted size of each axis; None accepts any size but 0.
+        shape: Wanted size of each axis; None accepts any size from 1 to MOST_OF_AXIS.
         dtype: Wanted dtype, in native byte order.
 
     Raises:
@@ -33,7 +36,7 @@ def check_array(
     if not isinstance(array, np.ndarray):
         raise InputError(f"{name}: got {type(array).__name__}; wanted an array {wanted}")
     fits = array.ndim == len(shape) and all(
-        have == want or (want is None and have > 0)
+        have == want or (want is None and 0 < have <= MOST_OF_AXIS)
         for have, want in zip(array.shape, shape, strict=True)
     )
     if not fits or array.dtype != dtype:
@@ -42,6 +45,42 @@ def check_array(
         raise InputError(
             f"{name}: not contiguous in memory or not aligned; pass numpy.ascontiguousarray({name})"
         )
+
+
+def check_maps(
+    name: str, array: NDArray[Any], dtype: type[np.generic] = np.float32
+) -> tuple[int, int, int, int]:
+    """Check (N, C, H, W) maps as `check_array` does, and return their shape.
+
+    Raises:
+        InputError: They are something else, or a map has more than MOST_OF_MAP px.
+    """
+    check_array(name, array, (None,) * 4, dtype)
+    images, channels, height, width = array.shape
+    if height * width > MOST_OF_MAP:
+        raise InputError(
+            f"{name}: got {height} x {width} px; wanted at most {MOST_OF_MAP} px in a map"
+        )
+    return images, channels, height, width
+
+
+def check_status(status: int, inputs: str) -> None:
+    """Raise what a native function returned (status.hpp).
+
+    Args:
+        status: 0 if all is well.
+        inputs: Names of what it read.
+
+    Raises:
+        InputError: An input is not finite, or a sum of one.
+        DeviceError: There was no memory to work in.
+    """
+    if status == _NOT_FINITE:
+        raise InputError(
+            f"{inputs}: holds NaN or infinity, or numbers whose sum is; wanted finite numbers"
+        )
+    if status == _NO_MEMORY:
+        raise DeviceError("out of memory: fewer threads, or smaller maps, need less")
 
 
 def check_range(name: str, array: NDArray[np.floating], most_half: float) -> None:

@@ -10,6 +10,7 @@ namespace irstd {
 typedef float Pixels __attribute__((vector_size(32)));
 typedef Pixels UnalignedPixels __attribute__((aligned(4)));
 constexpr int LANES = sizeof(Pixels) / sizeof(float);
+constexpr int MOST_OF_MAP = 1 << 27;  // px: a few rows of it, or twice its numbers, are counted in int
 
 // Read or write the pixels from p on, at any alignment.
 inline __attribute__((always_inline)) void load(const float* p, Pixels& value) {

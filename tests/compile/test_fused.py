@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 from irstd.compile import fused
 from irstd.compile.fused import place_kernels, write_out
@@ -126,10 +127,31 @@ def test_one_node_without_a_kernel_is_written_out_alone(make_fused, with_library
     placed = place_kernels(model, CPU)
     assert placed.kernels == {"haar": "HaarGate", "split": "SpectralSplit"}
     assert placed.written_out == {
-        "attention": "MSDeformAttn has kernels for d_head 1, 8, 16, 32, not 4"
+        "attention": "no kernel of MSDeformAttn fits: value: got d_head 4; wanted one of "
+        "(1, 8, 16, 32)"
     }
     assert types(placed.model) == placed.kernels
     assert_near(run_graph(placed.model, image), run_graph(model, image))
+
+
+@pytest.mark.parametrize(
+    ("side_px", "points", "reason"),
+    [
+        (64, 4, ""),
+        (4095, 4, "at most 2^24 pixels in a level"),
+        (64, 9, "9 points; wanted at most 8"),
+        (64, None, "shapes of its inputs are not known"),
+    ],
+)
+def test_nodes_that_the_kernels_do_not_take_say_why(side_px, points, reason):
+    inputs = ["value", "offsets", "logits"]
+    node = helper.make_node(
+        "MSDeformAttn", inputs, ["y"], level_hw=[side_px] * 2, query_hw=[2, 2], domain="irstd"
+    )
+    shapes = {"value": (1, side_px**2, 2, 8), "logits": (1, 4, 2, 1, points)}
+    said = fused._why_no_kernel(node, shapes)
+    assert reason in said
+    assert bool(said) == bool(reason)
 
 
 @pytest.mark.parametrize("target", ["cpu", "jetson-orin-nano"])

@@ -76,7 +76,22 @@ def test_it_writes_where_it_is_asked_to(rng):
 def test_pixels_that_are_no_numbers_are_refused(value, place, rng):
     x, weight, bias = make_inputs(rng, (2, 5, 24, 40))
     x[place] = value
-    with pytest.raises(InputError, match="x: holds NaN or infinity"):
+    with pytest.raises(InputError, match="x, weight or bias: holds NaN or infinity"):
+        haar_gate(x, weight, bias)
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_weights_that_are_no_numbers_are_refused(index, rng):
+    inputs = make_inputs(rng, DEFAULT)
+    inputs[index].reshape(-1)[-1] = np.nan
+    with pytest.raises(InputError, match="x, weight or bias: holds NaN or infinity"):
+        haar_gate(*inputs)
+
+
+def test_sums_that_no_float_holds_are_refused(rng):
+    x, weight, bias = make_inputs(rng, DEFAULT)
+    x[...] = 1e38
+    with pytest.raises(InputError, match="or numbers whose sum is"):
         haar_gate(x, weight, bias)
 
 

@@ -169,8 +169,9 @@ def compile_watched(core, model, threads):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize(
     ("operator", "name"),
-    [("HaarGate", "x"), ("SpectralSplit", "x"), ("MSDeformAttn", "logits"),
-     ("MSDeformAttn", "offsets"), ("MSDeformAttn", "value")],
+    [("HaarGate", "x"), ("HaarGate", "weight"), ("SpectralSplit", "x"),
+     ("SpectralSplit", "gate_weight"), ("MSDeformAttn", "logits"), ("MSDeformAttn", "offsets"),
+     ("MSDeformAttn", "value")],
 )  # fmt: skip
 def test_what_is_not_finite_is_told_and_nothing_breaks(operator, name, value, threads, core, rng):
     """Told beside the result: OpenVINO loses exceptions of kernels, and crashes after them."""
@@ -234,6 +235,13 @@ QUERIES = {"offsets": (1, 64, 2, 1, 4, 2), "logits": (1, 64, 2, 1, 4)}
         (bare("MSDeformAttn", {"value": (1, 64, 2, 12), **QUERIES}, level_hw=[8, 8],
               query_hw=[8, 8]),
          "irstd.MSDeformAttn: d_head 12; wanted 1, 8, 16 or 32"),
+        (bare("MSDeformAttn", {"value": (1, 16777216, 2, 8), **QUERIES}, level_hw=[4096, 4096],
+              query_hw=[8, 8]),
+         "irstd.MSDeformAttn: a level is 4096 x 4096 px; wanted at most 16777216 px"),
+        (bare("HaarGate", {"x": (1, 8, 9, 0), "w": (4, 2, 7, 7), "b": (4,)}),
+         "irstd.HaarGate: input 0 is [1,8,9,0]; wanted [?,?,?,?]"),
+        (bare("HaarGate", {"x": (1, 1, 16384, 8193), "w": (4, 2, 7, 7), "b": (4,)}),
+         "irstd.HaarGate: input 0 is [1,1,16384,8193]; wanted at most 134217728 px in a map"),
         (bare("MSDeformAttn", {"value": (1, 64, 2), **QUERIES}, level_hw=[8, 8], query_hw=[8, 8]),
          "irstd.MSDeformAttn: input 0 is [1,64,2]; wanted [1,64,2,?]"),
     ],

@@ -111,7 +111,15 @@ def test_it_writes_where_it_is_asked_to(rng):
 def test_pixels_that_are_no_numbers_are_refused(value, place, rng):
     inputs = make_inputs(rng, (2, 5, 24, 32))
     inputs[0][place] = value
-    with pytest.raises(InputError, match="x: holds NaN or infinity"):
+    with pytest.raises(InputError, match="x, gate_weight, gate_bias or gamma: holds NaN"):
+        spectral_split(*inputs)
+
+
+@pytest.mark.parametrize("index", [2, 3, 4])
+def test_weights_that_are_no_numbers_are_refused(index, rng):
+    inputs = make_inputs(rng, DEFAULT)
+    inputs[index].reshape(-1)[-1] = np.nan
+    with pytest.raises(InputError, match="x, gate_weight, gate_bias or gamma: holds NaN"):
         spectral_split(*inputs)
 
 

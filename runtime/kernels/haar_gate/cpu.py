@@ -3,8 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from irstd.errors import InputError
-from irstd.runtime.kernels.arrays import check_array, in_parallel, pointer, result_array
+from irstd.runtime.kernels.arrays import (
+    check_array,
+    check_maps,
+    check_status,
+    in_parallel,
+    pointer,
+    result_array,
+)
 from irstd.runtime.kernels.cpu_library import cpu_library
 from irstd.runtime.kernels.haar_gate.reference import BANDS, KERNEL_PX
 
@@ -21,9 +27,9 @@ def haar_gate(
 
     Args:
         x: (N, C, H, W) float32, finite.
-        weight: (4, 2, 7, 7) float32: for the bands LH, HL, HH, LL the kernel on the channel
+        weight: (4, 2, 7, 7) float32, finite: for the bands LH, HL, HH, LL the kernel on the channel
             maximum and on the channel mean.
-        bias: (4,) float32.
+        bias: (4,) float32, finite.
         out: (N, C, H, W) float32 to write to, no part of an input; None makes a new array.
         threads: At most this many.
 
@@ -31,15 +37,15 @@ def haar_gate(
         `out`, within 1e-5 of the definition, relative to its largest value.
 
     Raises:
-        InputError: An array is not as above; `out` may have been written to if x is not finite.
-        UsageError: `threads` is not a positive number.
+        InputError: An array is not as above; `out` may have been written to if one is not finite.
+        UsageError: `threads` is not a number from 1 to 1024.
+        DeviceError: Out of memory.
         MissingDependency: No C++ compiler to make the library with.
     """
-    check_array("x", x, (None,) * 4)
+    images, channels, height, width = check_maps("x", x)
     check_array("weight", weight, (len(BANDS), 2, KERNEL_PX, KERNEL_PX))
     check_array("bias", bias, (len(BANDS),))
     out = result_array(out, x.shape, x, weight, bias)
-    images, channels, height, width = x.shape
     run = cpu_library().irstd_haar_gate_f32
 
     def rows(begin: int, end: int) -> int:
@@ -49,6 +55,5 @@ def haar_gate(
         )  # fmt: skip
         return status
 
-    if in_parallel(rows, height, threads):
-        raise InputError("x: holds NaN or infinity; wanted finite numbers")
+    check_status(in_parallel(rows, height, threads), "x, weight or bias")
     return out

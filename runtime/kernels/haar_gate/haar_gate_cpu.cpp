@@ -1,15 +1,15 @@
-// The Haar gate on a CPU. One pass down the image in strips of a few rows: a strip of x comes from
-// memory once, is reduced over the channels, and is multiplied while it is still in a cache.
+// The Haar gate on a CPU: one pass down the image (strips_cpu.hpp), in which x is pooled over the
+// channels and multiplied by the sum of its gates.
 #include "haar_gate_cpu.hpp"
 
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "../gate7x7.hpp"
-#include "../launch.hpp"
+#include "../status.hpp"
+#include "../strips_cpu.hpp"
 #include "haar_gate.hpp"
 
 #if defined(__SSE2__)
@@ -19,9 +19,11 @@
 namespace irstd::haar_gate {
 namespace {
 
-constexpr int PLANES = BANDS * POOLS;
-constexpr int STRIP_ROWS = gate7x7::ROWS;
-constexpr int HALO_ROWS = 2 * REACH_PX;
+using strips_cpu::HALO_ROWS;
+using strips_cpu::Maps;
+
+constexpr int PLANES = BANDS * POOLS;  // band * POOLS + pool
+constexpr int STRIP_ROWS = strips_cpu::ROWS;
 constexpr int GROUP = 4;     // channels reduced together: their maxima are loaded and stored once
 constexpr int LINE_PX = 16;  // of a cache line
 
@@ -32,38 +34,6 @@ struct Image {
     const float* row(int channel, int y) const {
         return x + (static_cast<size_t>(channel) * height + y) * width;
     }
-};
-
-struct alignas(sizeof(Pixels)) AlignedPixels {
-    float values[LANES];
-};
-
-// The pooled bands around a strip, zeros outside the image. Plane `band * POOLS + pool` has
-// HALO_ROWS + STRIP_ROWS rows, row 0 being REACH_PX above the strip, with at least REACH_PX zeros to
-// each side.
-class Maps {
-public:
-    explicit Maps(int width)
-        : stride(divide_up(LANES + width + REACH_PX, LANES) * LANES),
-          storage_(PLANES * (HALO_ROWS + STRIP_ROWS) * stride / LANES) {}
-
-    const size_t stride;
-
-    // The first pixel of a row, aligned.
-    float* row(int plane, int row) {
-        return storage_.data()->values +
-               (static_cast<size_t>(plane) * (HALO_ROWS + STRIP_ROWS) + row) * stride + LANES;
-    }
-
-    // Move on to the next strip: its halo above is what was below.
-    void advance() {
-        for (int plane = 0; plane < PLANES; ++plane)
-            std::memmove(row(plane, 0) - LANES, row(plane, STRIP_ROWS) - LANES,
-                         HALO_ROWS * stride * sizeof(float));
-    }
-
-private:
-    std::vector<AlignedPixels> storage_;
 };
 
 void prefetch_row(const float* row, int width) {
@@ -129,7 +99,7 @@ IRSTD_CLONES bool pool_rows(const Image& image, int begin, int end, int first, c
     };
     for (int row = 0; row < count; ++row)
         for (int band = 0; band < BANDS; ++band)
-            std::fill_n(most(band, row), width, -3.402823466e38f);
+            std::fill_n(most(band, row), width, -FLT_MAX);
     std::fill_n(sums + width, static_cast<size_t>(count) * width, 0.0f);
     for (int channel = 0; channel < image.channels;) {
         const int group = image.channels - channel >= GROUP ? GROUP : 1;
@@ -208,33 +178,26 @@ IRSTD_CLONES void multiply(const float* __restrict x, const float* __restrict ga
 bool gate_rows(const Image& image, const float* weight, const float* bias, float* out, int begin,
                int end) {
     const int width = image.width, height = image.height;
-    Maps maps(width);
+    Maps maps(PLANES, width);
     std::vector<float> zeros(width), logit(STRIP_ROWS * width), gate(STRIP_ROWS * width);
     std::vector<float> sums(static_cast<size_t>(STRIP_ROWS + HALO_ROWS + 1) * width);
-    int pooled = std::max(begin - REACH_PX, 0);  // rows above this one are in the maps
-    if (pooled > 0)
+    const int above = begin - REACH_PX - 1;  // of the first row that is pooled
+    if (above >= 0)
         for (int channel = 0; channel < image.channels; ++channel)
-            for (int i = 0; i < width; ++i) sums[i] += image.row(channel, pooled - 1)[i];
-    bool is_finite = true;
-    for (int y = begin; y < end; y += STRIP_ROWS) {
-        if (y > begin) maps.advance();
-        const int top = y - REACH_PX, bottom = y + STRIP_ROWS + REACH_PX;
-        const int next = std::min(bottom, height);
-        if (next > pooled)
-            is_finite &= pool_rows(image, pooled, next, pooled - top, zeros.data(), maps,
-                                   sums.data());
-        for (int outside = std::max(next, pooled); outside < bottom; ++outside)
-            for (int plane = 0; plane < PLANES; ++plane)
-                std::fill_n(maps.row(plane, outside - top), width, 0.0f);
-        pooled = std::max(next, pooled);
+            for (int i = 0; i < width; ++i) sums[i] += image.row(channel, above)[i];
+    const auto pool = [&](int first, int last, int row) {
+        return pool_rows(image, first, last, row, zeros.data(), maps, sums.data());
+    };
+    const auto weigh = [&](int y, int rows) {
         gate_strip(maps, width, weight, bias, logit.data(), gate.data());
-        const int size = std::min(STRIP_ROWS, end - y) * width;
+        const int size = rows * width;
         for (int channel = 0; channel < image.channels; ++channel) {
             if (channel + 1 < image.channels) prefetch_row(image.row(channel + 1, y), size);
             multiply(image.row(channel, y), gate.data(), size,
                      out + (static_cast<size_t>(channel) * height + y) * width);
         }
-    }
+    };
+    const bool is_finite = strips_cpu::walk(maps, height, begin, end, pool, weigh);
 #if defined(__SSE2__)
     _mm_sfence();
 #endif
@@ -246,11 +209,13 @@ bool gate_rows(const Image& image, const float* weight, const float* bias, float
 
 int irstd_haar_gate_f32(const float* x, const float* weight, const float* bias, float* out,
                         int images, int channels, int height, int width, int begin, int end) {
-    using irstd::haar_gate::gate_rows;
-    const size_t size = static_cast<size_t>(channels) * height * width;
-    bool is_finite = true;
-    for (int image = 0; image < images; ++image)
-        is_finite &= gate_rows({x + image * size, channels, height, width}, weight, bias,
-                               out + image * size, begin, end);
-    return is_finite ? 0 : 1;
+    using namespace irstd::haar_gate;
+    return irstd::status_of([=] {
+        const size_t size = static_cast<size_t>(channels) * height * width;
+        bool is_finite = irstd::are_finite(weight, WEIGHTS) && irstd::are_finite(bias, BANDS);
+        for (int image = 0; image < images; ++image)
+            is_finite &= gate_rows({x + image * size, channels, height, width}, weight, bias,
+                                   out + image * size, begin, end);
+        return is_finite;
+    });
 }

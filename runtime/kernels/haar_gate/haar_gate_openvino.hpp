@@ -20,6 +20,7 @@ public:
         using namespace haar_gate;
         IRSTD_CHECK(this, get_input_size() == 3, get_input_size(), " inputs; wanted 3");
         check_input(*this, 0, {-1, -1, -1, -1});
+        check_maps(*this, 0);
         check_input(*this, 1, {BANDS, POOLS, KERNEL_PX, KERNEL_PX});
         check_input(*this, 2, {BANDS});
         set_output_type(0, ov::element::f32, get_input_partial_shape(0));

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from irstd.errors import InputError
-from irstd.runtime.kernels.arrays import check_array, in_parallel, pointer, result_array
+from irstd.runtime.kernels.arrays import (
+    check_array,
+    check_status,
+    in_parallel,
+    pointer,
+    result_array,
+)
 from irstd.runtime.kernels.cpu_library import cpu_library
 from irstd.runtime.kernels.ms_deform_attn.shapes import Shapes, check_quantization
-
-_NOT_FINITE = "value, offsets, logits or reference points hold NaN or infinity; wanted finite ones"
 
 
 def ms_deform_attn(
@@ -46,7 +49,8 @@ def ms_deform_attn(
     Raises:
         InputError: An array is not as above, or they do not fit together; `out` may have been
             written to if an input is not finite.
-        UsageError: `threads` is not a positive number.
+        UsageError: `threads` is not a number from 1 to 1024.
+        DeviceError: Out of memory.
         MissingDependency: No C++ compiler to make the library with.
     """
     check_array("value", value, (None,) * 4)
@@ -101,7 +105,8 @@ def ms_deform_attn_u8(
 
     Raises:
         InputError: As in `ms_deform_attn`, or scale or zero is out of range.
-        UsageError: `threads` is not a positive number.
+        UsageError: `threads` is not a number from 1 to 1024.
+        DeviceError: Out of memory.
         MissingDependency: No C++ compiler to make the library with.
     """
     check_array("value", value, (None,) * 4, np.uint8)
@@ -125,8 +130,8 @@ def ms_deform_attn_u8(
 
 
 def _run(items: Callable[[int, int], int], shapes: Shapes, threads: int) -> None:
-    if in_parallel(items, shapes.images * shapes.heads * shapes.queries, threads):
-        raise InputError(_NOT_FINITE)
+    status = in_parallel(items, shapes.images * shapes.heads * shapes.queries, threads)
+    check_status(status, "value, offsets, logits or reference points")
 
 
 def _optional(array: NDArray[np.float32] | None) -> ctypes.c_void_p | None:

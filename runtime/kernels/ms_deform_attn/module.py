@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from irstd.errors import InputError
 from irstd.runtime.kernels.arrays import (
     check_array,
+    check_status,
     in_parallel,
     on_cache_lines,
     result_array,
@@ -17,7 +18,6 @@ from irstd.runtime.kernels.arrays import (
 from irstd.runtime.kernels.cpu_library import cpu_library
 from irstd.runtime.kernels.ms_deform_attn.projections import LinearStruct, PackedProjections
 from irstd.runtime.kernels.ms_deform_attn.shapes import (
-    D_HEADS,
     MAX_LEVELS,
     MAX_POINTS,
     Shapes,
@@ -80,7 +80,8 @@ def ms_deform_attn_module(
     Raises:
         InputError: An array is not as above, or they do not fit together; `out` may have been
             written to if an input is not finite.
-        UsageError: `threads` is not a positive number.
+        UsageError: `threads` is not a number from 1 to 1024.
+        DeviceError: Out of memory.
         MissingDependency: No C++ compiler to make the library with.
     """
     check_array("query", query, (None, None, projections.channels))
@@ -89,10 +90,7 @@ def ms_deform_attn_module(
     inputs = [a for a in (query, source, reference_points) if a is not None]
     out = result_array(out, (*query.shape[:2], projections.output.columns), *inputs)
     _, status = _run(query, source, projections, reference_points, shapes, out, threads)
-    if status:
-        raise InputError(
-            "query, source or reference points hold NaN or infinity; wanted finite numbers"
-        )
+    check_status(status, "query, source or reference points")
     return out
 
 
@@ -106,15 +104,13 @@ def _shapes(
 ) -> Shapes:
     images, queries = query.shape[:2]
     level_hw, query_hw = tuple(level_hw), tuple(query_hw)
-    levels = check_levels(level_hw, source.shape[1])
+    levels = check_levels(level_hw, source.shape[1], projections.d_head)
     points, left = divmod(projections.points_per_query, projections.heads * levels)
     if left or not 1 <= points <= MAX_POINTS:
         raise InputError(
             f"logit_weight: got {projections.points_per_query} logits; "
             f"wanted 1 to {MAX_POINTS} for each of {projections.heads} heads on {levels} levels"
         )
-    if projections.d_head not in D_HEADS:
-        raise InputError(f"value_weight: got d_head {projections.d_head}; wanted one of {D_HEADS}")
     if reference_points is not None:
         check_array("reference_points", reference_points, (images, queries, 2))
     check_grid(query_hw, queries, reference_points is not None)

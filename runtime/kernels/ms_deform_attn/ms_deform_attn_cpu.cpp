@@ -2,7 +2,9 @@
 #include "ms_deform_attn_cpu.hpp"
 
 #include <cstdlib>
+#include <new>
 
+#include "../status.hpp"
 #include "ms_deform_attn_versions.hpp"
 
 #if defined(__linux__)
@@ -11,16 +13,22 @@
 
 namespace irstd::ms_deform_attn {
 
-Memory::~Memory() { std::free(data_); }
+Memory::~Memory() { release(); }
+
+void Memory::release() {
+    std::free(data_);
+    data_ = nullptr, bytes_ = 0;
+}
 
 void Memory::reserve(size_t bytes) {
     constexpr size_t LINE = 64, LARGE_PAGE = size_t{2} << 20;
     if (bytes <= bytes_) return;
     const size_t unit = bytes < LARGE_PAGE ? LINE : LARGE_PAGE;
-    std::free(data_);
-    bytes_ = (bytes + unit - 1) / unit * unit;
-    data_ = std::aligned_alloc(unit, bytes_);
-    if (!data_) std::abort();
+    const size_t whole = (bytes + unit - 1) / unit * unit;
+    release();
+    data_ = std::aligned_alloc(unit, whole);
+    if (!data_) throw std::bad_alloc();
+    bytes_ = whole;
 #if defined(__linux__)
     if (unit == LARGE_PAGE) madvise(data_, bytes_, MADV_HUGEPAGE);
 #endif
@@ -52,15 +60,24 @@ size_t map_bytes(const Shape& shape, bool is_bytes) {
     return element * shape.d_head * MapLevels(shape).positions;
 }
 
+// Of the map of a head, between calls: finding its pages costs as much as the repacking.
+constexpr size_t MOST_KEPT_BYTES = size_t{64} << 20;
+
 int attend(const Core& core, int64_t begin, int64_t end) {
-    // Kept, because its pages cost as much as the repacking.
     static thread_local Memory workspace;
-    workspace.reserve(map_bytes(core.shape, core.scale));
-    return VERSION.attend(core, MapLevels(core.shape), workspace.data(), begin, end) ? 0 : 1;
+    return status_of([&] {
+        const size_t bytes = map_bytes(core.shape, core.scale);
+        workspace.reserve(bytes);
+        const bool is_finite =
+            VERSION.attend(core, MapLevels(core.shape), workspace.data(), begin, end);
+        if (bytes > MOST_KEPT_BYTES) workspace.release();
+        return is_finite;
+    });
 }
 
 int run(const Module& module, Step step, int64_t begin, int64_t end) {
-    return VERSION.run_module(module, MapLevels(module.shape), step, begin, end) ? 0 : 1;
+    return status_of(
+        [&] { return VERSION.run_module(module, MapLevels(module.shape), step, begin, end); });
 }
 
 }  // namespace

@@ -5,10 +5,20 @@
 
 #include "ms_deform_attn_shape.hpp"
 
+namespace irstd::ms_deform_attn {
+
+// What the CPU form takes: positions are whole numbers in float32, addresses in a map 32 bits, and a
+// border makes a level at most three times as large.
+constexpr int64_t MOST_OF_LEVEL = 1 << 24;  // pixels, a border around them included
+constexpr int64_t MOST_OF_HEAD = 1 << 28;   // numbers
+
+}  // namespace irstd::ms_deform_attn
+
 // The core: value (N, S, M, D), offsets (N, Lq, M, L, P, 2), logits (N, Lq, M, L, P) and, if not
 // null, reference_points (N, Lq, 2), all float32, to out (N, Lq, M * D). Computes the items
 // [begin, end) of N * M * Lq, in this order: the head outside, because the values of a head are
-// repacked where a range enters it. Returns 0, or 1 if an input that the range reads is not finite.
+// repacked where a range enters it. Returns a Status (status.hpp): NOT_FINITE if an input that the
+// range reads is not.
 IRSTD_EXPORT int irstd_ms_deform_attn_f32(const irstd_ms_deform_attn_shape* shape,
                                           const float* value, const float* offsets,
                                           const float* logits, const float* reference_points,
@@ -57,8 +67,8 @@ IRSTD_EXPORT int64_t irstd_ms_deform_attn_map_bytes(const irstd_ms_deform_attn_s
                                                     int is_bytes);
 
 // The three steps of the module, each to be finished before the next: source to values, of the rows
-// [begin, end) of N * S; values to maps, of N * M; query to out, of N * Lq. They return 0, or 1 if
-// an input is not finite.
+// [begin, end) of N * S; values to maps, of N * M; query to out, of N * Lq. They return a Status:
+// NOT_FINITE if an input is not.
 IRSTD_EXPORT int irstd_ms_deform_attn_module_values(const irstd_ms_deform_attn_module* module,
                                                     int64_t begin, int64_t end);
 IRSTD_EXPORT int irstd_ms_deform_attn_module_maps(const irstd_ms_deform_attn_module* module,

@@ -15,8 +15,9 @@ public:
 
     // At least so many bytes; what was in them is lost if there were fewer. Large memory comes in
     // large pages: the rows that neighbouring queries reach lie on more small ones than a processor
-    // keeps addresses of.
+    // keeps addresses of. Throws std::bad_alloc.
     void reserve(size_t bytes);
+    void release();
     void* data() { return data_; }
 
 private:

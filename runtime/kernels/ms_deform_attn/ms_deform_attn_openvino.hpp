@@ -32,7 +32,12 @@ public:
                               std::all_of(query_hw_.begin(), query_hw_.end(), is_side),
                     "level_hw and query_hw must be 1 to ", MAX_SIDE_PX, " px");
         int64_t positions = 0;
-        for (size_t i = 0; i < sides; i += 2) positions += level_hw_[i] * level_hw_[i + 1];
+        for (size_t i = 0; i < sides; i += 2) {
+            const int64_t height = level_hw_[i], width = level_hw_[i + 1];
+            positions += height * width;
+            IRSTD_CHECK(this, (height + 2) * (width + 2) <= MOST_OF_LEVEL, "a level is ", height, " x ",
+                        width, " px; wanted at most ", MOST_OF_LEVEL, " px");
+        }
         const auto images = side(*this, 0, 0), heads = side(*this, 0, 2), d_head = side(*this, 0, 3);
         const auto points = side(*this, 2, 4);
         ov::Dimension queries = side(*this, 2, 1);
@@ -44,6 +49,8 @@ public:
         if (inputs == 4) check_input(*this, 3, {images, queries, 2});
         IRSTD_CHECK(this, points.is_dynamic() || points.get_length() <= MAX_POINTS,
                               points, " points; wanted at most ", MAX_POINTS);
+        IRSTD_CHECK(this, d_head.is_dynamic() || d_head.get_length() * positions <= MOST_OF_HEAD,
+                    positions, " x ", d_head, " numbers in a head; wanted at most ", MOST_OF_HEAD);
         IRSTD_CHECK(this, d_head.is_dynamic() || has_kernel(d_head.get_length()),
                               "d_head ", d_head, "; wanted 1, 8, 16 or 32");
         set_output_type(0, ov::element::f32, ov::PartialShape{images, queries, heads * d_head});

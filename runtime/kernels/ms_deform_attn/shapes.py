@@ -12,9 +12,7 @@ from irstd.runtime.kernels.arrays import check_array
 D_HEADS = (1, 8, 16, 32)
 MAX_LEVELS = 4
 MAX_POINTS = 8
-# Positions are whole numbers in float32, addresses in 32 bits.
-_MOST_OF_LEVEL = 2**24
-_MOST_OF_HEAD = 2**30
+MOST_OF_LEVEL, MOST_OF_HEAD = 2**24, 2**28  # ms_deform_attn_cpu.hpp
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,7 @@ class Shapes:
         """
         images, values, heads, d_head = value.shape
         level_hw, query_hw = tuple(level_hw), tuple(query_hw)
-        levels = check_levels(level_hw, values)
-        if d_head not in D_HEADS:
-            raise InputError(f"value: got d_head {d_head}; wanted one of {D_HEADS}")
-        if values * d_head > _MOST_OF_HEAD // 4:
-            raise InputError(f"value: got {values} x {d_head} numbers a head; too many")
+        levels = check_levels(level_hw, values, d_head)
         check_array("logits", logits, (images, None, heads, levels, None), dtype)
         queries, points = logits.shape[1], logits.shape[4]
         if points > MAX_POINTS:
@@ -82,27 +76,31 @@ class Shapes:
         )  # fmt: skip
 
 
-def check_levels(level_hw: tuple[int, ...], values: int) -> int:
+def check_levels(level_hw: tuple[int, ...], values: int, d_head: int) -> int:
     """Return how many levels there are.
 
     Raises:
-        InputError: Not 1 to 4 pairs of positive sizes, or not `values` pixels in all.
+        InputError: Not 1 to 4 pairs of positive sizes, not `values` pixels in all, too many of
+            them, or a head of so many channels has no kernel.
     """
     wanted = f"H and W of 1 to {MAX_LEVELS} levels"
     if len(level_hw) % 2 or not 2 <= len(level_hw) <= 2 * MAX_LEVELS:
         raise InputError(f"level_hw: got {len(level_hw)} numbers; wanted {wanted}")
     if any(not isinstance(side, int | np.integer) or side < 1 for side in level_hw):
         raise InputError(f"level_hw: got {level_hw}; wanted positive whole numbers, {wanted}")
-    pixels = [h * w for h, w in zip(level_hw[::2], level_hw[1::2], strict=True)]
-    if sum(pixels) != values:
+    sides = [(int(h), int(w)) for h, w in zip(level_hw[::2], level_hw[1::2], strict=True)]
+    pixels = sum(h * w for h, w in sides)
+    if pixels != values:
         raise InputError(
-            f"value: got {values} positions; wanted {sum(pixels)}, the pixels of levels {level_hw}"
+            f"value: got {values} positions; wanted {pixels}, the pixels of levels {level_hw}"
         )
-    if max((h + 2) * (w + 2) for h, w in zip(level_hw[::2], level_hw[1::2], strict=True)) > (
-        _MOST_OF_LEVEL
-    ):
+    if max((h + 2) * (w + 2) for h, w in sides) > MOST_OF_LEVEL:
         raise InputError(f"level_hw: got {level_hw}; wanted at most 2^24 pixels in a level")
-    return len(level_hw) // 2
+    if d_head not in D_HEADS:
+        raise InputError(f"value: got d_head {d_head}; wanted one of {D_HEADS}")
+    if values * d_head > MOST_OF_HEAD:
+        raise InputError(f"value: got {values} x {d_head} numbers a head; wanted at most 2^28")
+    return len(sides)
 
 
 def check_grid(query_hw: tuple[int, ...], queries: int, has_references: bool) -> None:

@@ -4,7 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irstd.errors import InputError
-from irstd.runtime.kernels.arrays import check_array, in_parallel, pointer, result_array
+from irstd.runtime.kernels.arrays import (
+    check_array,
+    check_maps,
+    check_status,
+    in_parallel,
+    pointer,
+    result_array,
+)
 from irstd.runtime.kernels.cpu_library import cpu_library
 from irstd.runtime.kernels.spectral_split.reference import BANDS, KERNEL_PX, POOLS
 
@@ -28,10 +35,10 @@ def spectral_split(
     Args:
         x: (N, C, H, W) float32, finite.
         cutoff: (C,) float32, D0 of the Butterworth low-pass in cycles per pixel, above 0.
-        gate_weight: (2, 2, 7, 7) float32: for the low and the high band the kernel on the mean
-            and on the maximum over the channels.
-        gate_bias: (2,) float32.
-        gamma: (2, C) float32, the gains of the low and the high band.
+        gate_weight: (2, 2, 7, 7) float32, finite: for the low and the high band the kernel on the
+            mean and on the maximum over the channels.
+        gate_bias: (2,) float32, finite.
+        gamma: (2, C) float32, finite, the gains of the low and the high band.
         out: (N, C, H, W) float32 to write to, no part of an input; None makes a new array.
         work: (C, H, W) float32 for the low band of one image; None makes a new array. A caller
             with many maps of one size saves the system the trouble of finding that memory.
@@ -41,12 +48,12 @@ def spectral_split(
         `out`, within 1e-5 of the definition, relative to its largest value.
 
     Raises:
-        InputError: An array is not as above; `out` may have been written to if x is not finite.
-        UsageError: `threads` is not a positive number.
+        InputError: An array is not as above; `out` may have been written to if one is not finite.
+        UsageError: `threads` is not a number from 1 to 1024.
+        DeviceError: Out of memory.
         MissingDependency: No C++ compiler to make the library with.
     """
-    check_array("x", x, (None,) * 4)
-    images, channels, height, width = x.shape
+    images, channels, height, width = check_maps("x", x)
     check_array("cutoff", cutoff, (channels,))
     check_array("gate_weight", gate_weight, (len(BANDS), len(POOLS), KERNEL_PX, KERNEL_PX))
     check_array("gate_bias", gate_bias, (len(BANDS),))
@@ -72,7 +79,7 @@ def spectral_split(
             )  # fmt: skip
             return status
 
-        in_parallel(transform, channels, threads)
-        if in_parallel(recombine, height, threads):
-            raise InputError("x: holds NaN or infinity; wanted finite numbers")
+        check_status(in_parallel(transform, channels, threads), "cutoff")
+        status = in_parallel(recombine, height, threads)
+        check_status(status, "x, gate_weight, gate_bias or gamma")
     return out

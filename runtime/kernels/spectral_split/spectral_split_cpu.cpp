@@ -9,7 +9,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "spectral_split_buffer.hpp"
+#include "../buffer.hpp"
+#include "../status.hpp"
 #include "spectral_split_fourier.hpp"
 
 namespace irstd::spectral_split {
@@ -358,14 +359,16 @@ IRSTD_CLONES void filter(const Plan& plan, Workspace& work, float cutoff, const 
 int irstd_spectral_split_low_f32(const float* x, const float* cutoff, float* low, int height,
                                  int width, int begin, int end) {
     using namespace irstd::spectral_split;
-    const Plan plan(height, width);
-    Workspace work(plan);
-    const size_t size = static_cast<size_t>(height) * width;
-    for (int channel = begin; channel < end; ++channel) {
-        const float* next = x + (channel + 1 < end ? channel + 1 : channel) * size;
-        columns_forward(plan, x + channel * size, work);
-        filter(plan, work, cutoff[channel], next);
-        columns_back(plan, work, low + channel * size);
-    }
-    return 0;
+    return irstd::status_of([=] {
+        const Plan plan(height, width);
+        Workspace work(plan);
+        const size_t size = static_cast<size_t>(height) * width;
+        for (int channel = begin; channel < end; ++channel) {
+            const float* next = x + (channel + 1 < end ? channel + 1 : channel) * size;
+            columns_forward(plan, x + channel * size, work);
+            filter(plan, work, cutoff[channel], next);
+            columns_back(plan, work, low + channel * size);
+        }
+        return irstd::are_finite(cutoff + begin, end - begin);
+    });
 }

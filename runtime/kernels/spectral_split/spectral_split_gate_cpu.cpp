@@ -1,13 +1,13 @@
-// The gates and the recombination of the spectral split on a CPU. One pass down the image in strips
-// of a few rows: a strip of x and of its low band comes from memory once, is pooled over the
-// channels, and is recombined while it is still in a cache.
+// The gates and the recombination of the spectral split on a CPU: one pass down the image
+// (strips_cpu.hpp), in which x and its low band are pooled over the channels and recombined.
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
-#include <cstring>
 
 #include "../gate7x7.hpp"
+#include "../status.hpp"
+#include "../strips_cpu.hpp"
 #include "spectral_split.hpp"
-#include "spectral_split_buffer.hpp"
 #include "spectral_split_cpu.hpp"
 
 #if defined(__SSE2__)
@@ -17,11 +17,12 @@
 namespace irstd::spectral_split {
 namespace {
 
+using strips_cpu::HALO_ROWS;
+using strips_cpu::Maps;
+
 constexpr int PLANES = BANDS * POOLS;  // band * POOLS + pool
-constexpr int STRIP_ROWS = gate7x7::ROWS;
-constexpr int HALO_ROWS = 2 * REACH_PX;
+constexpr int STRIP_ROWS = strips_cpu::ROWS;
 constexpr int GROUP = 4;  // channels pooled together: what they are pooled into is loaded once
-constexpr float MOST = 3.402823466e38f;
 
 struct Image {
     const float *x, *low;
@@ -30,31 +31,6 @@ struct Image {
     size_t at(int channel, int y) const {
         return (static_cast<size_t>(channel) * height + y) * width;
     }
-};
-
-// The pooled bands around a strip, zeros outside the image: HALO_ROWS + STRIP_ROWS rows, row 0 being
-// REACH_PX above the strip, with at least REACH_PX zeros to each side.
-class Maps {
-public:
-    explicit Maps(int width)
-        : stride((LANES + width + REACH_PX + LANES - 1) / LANES * LANES),
-          values_(PLANES * (HALO_ROWS + STRIP_ROWS) * stride) {}
-
-    const size_t stride;
-
-    float* row(int plane, int row) {
-        return values_.data() + (plane * (HALO_ROWS + STRIP_ROWS) + row) * stride + LANES;
-    }
-
-    // Move on to the next strip: its halo above is what was below.
-    void advance() {
-        for (int plane = 0; plane < PLANES; ++plane)
-            std::memmove(row(plane, 0) - LANES, row(plane, STRIP_ROWS) - LANES,
-                         HALO_ROWS * stride * sizeof(float));
-    }
-
-private:
-    Buffer values_;
 };
 
 // The sum of x and, for both bands, sum and maximum over the channels so far.
@@ -111,8 +87,8 @@ IRSTD_CLONES bool pool_rows(const Image& image, int begin, int end, int first, M
         const Pools into = pools(y);
         std::fill_n(into.sum_x, width, 0.0f);
         std::fill_n(into.sum_low, width, 0.0f);
-        std::fill_n(into.most_low, width, -MOST);
-        std::fill_n(into.most_high, width, -MOST);
+        std::fill_n(into.most_low, width, -FLT_MAX);
+        std::fill_n(into.most_high, width, -FLT_MAX);
     }
     for (int channel = 0; channel < image.channels;) {
         const int group = image.channels - channel >= GROUP ? GROUP : 1;
@@ -134,7 +110,7 @@ IRSTD_CLONES bool pool_rows(const Image& image, int begin, int end, int first, M
         float* __restrict mean_high = maps.row(POOLS, first + y - begin);
         for (int i = 0; i < width; ++i) {
             // NaN and infinity stay what they are in a sum.
-            strange |= !(std::fabs(of.sum_x[i] + of.sum_low[i]) <= MOST);
+            strange |= !(std::fabs(of.sum_x[i] + of.sum_low[i]) <= FLT_MAX);
             mean_high[i] = share * (of.sum_x[i] - of.sum_low[i]);
             of.sum_low[i] *= share;
         }
@@ -182,30 +158,23 @@ IRSTD_CLONES void recombine(const float* x, const float* low, const float* gate_
 // Rows [begin, end) of the result. Returns whether what they depend on is finite.
 bool gate_rows(const Image& image, const float* weight, const float* bias, const float* gamma,
                float* out, int begin, int end) {
-    const int width = image.width, height = image.height, channels = image.channels;
-    Maps maps(width);
+    const int width = image.width, channels = image.channels;
+    Maps maps(PLANES, width);
     Buffer gates(static_cast<size_t>(BANDS) * STRIP_ROWS * width);
     Buffer sums(static_cast<size_t>(STRIP_ROWS + HALO_ROWS) * width);
-    int pooled = std::max(begin - REACH_PX, 0);  // rows above this one are in the maps
-    bool is_finite = true;
-    for (int y = begin; y < end; y += STRIP_ROWS) {
-        if (y > begin) maps.advance();
-        const int top = y - REACH_PX, bottom = y + STRIP_ROWS + REACH_PX;
-        const int next = std::max(std::min(bottom, height), pooled);
-        is_finite &= pool_rows(image, pooled, next, pooled - top, maps, sums.data());
-        pooled = next;
-        for (int outside = next; outside < bottom; ++outside)
-            for (int plane = 0; plane < PLANES; ++plane)
-                std::fill_n(maps.row(plane, outside - top), width, 0.0f);
+    const auto pool = [&](int first, int last, int row) {
+        return pool_rows(image, first, last, row, maps, sums.data());
+    };
+    const auto weigh = [&](int y, int rows) {
         gate_strip(maps, width, weight, bias, gates.data());
-        const int size = std::min(STRIP_ROWS, end - y) * width;
         for (int channel = 0; channel < channels; ++channel) {
             const size_t at = image.at(channel, y);
             recombine(image.x + at, image.low + at, gates.data(),
                       gates.data() + static_cast<size_t>(STRIP_ROWS) * width, gamma[channel],
-                      gamma[channels + channel], size, out + at);
+                      gamma[channels + channel], rows * width, out + at);
         }
-    }
+    };
+    const bool is_finite = strips_cpu::walk(maps, image.height, begin, end, pool, weigh);
 #if defined(__SSE2__)
     _mm_sfence();
 #endif
@@ -218,7 +187,13 @@ bool gate_rows(const Image& image, const float* weight, const float* bias, const
 int irstd_spectral_split_gate_f32(const float* x, const float* low, const float* gate_weight,
                                   const float* gate_bias, const float* gamma, float* out,
                                   int channels, int height, int width, int begin, int end) {
-    const bool is_finite = irstd::spectral_split::gate_rows(
-        {x, low, channels, height, width}, gate_weight, gate_bias, gamma, out, begin, end);
-    return is_finite ? 0 : 1;
+    using namespace irstd::spectral_split;
+    return irstd::status_of([=] {
+        const bool is_finite = irstd::are_finite(gate_weight, WEIGHTS) &&
+                               irstd::are_finite(gate_bias, BANDS) &&
+                               irstd::are_finite(gamma, static_cast<size_t>(BANDS) * channels);
+        return gate_rows({x, low, channels, height, width}, gate_weight, gate_bias, gamma, out,
+                         begin, end) &&
+               is_finite;
+    });
 }

@@ -21,6 +21,7 @@ public:
         IRSTD_CHECK(this, get_input_size() == 5, get_input_size(), " inputs; wanted 5");
         const ov::Dimension channels = side(*this, 0, 1);
         check_input(*this, 0, {-1, channels, -1, -1});
+        check_maps(*this, 0);
         check_input(*this, 1, {channels});
         check_input(*this, 2, {2, 2, 7, 7});
         check_input(*this, 3, {2});
@@ -52,19 +53,20 @@ private:
         for (size_t image = 0; image < shape[0]; ++image) {
             const float* x = inputs[0].data<float>() + image * size;
             float* out = outputs[0].data<float>() + image * size;
-            run_in_parallel(channels, [&](int64_t begin, int64_t end) {
+            int status = run_in_parallel(channels, [&](int64_t begin, int64_t end) {
                 return irstd_spectral_split_low_f32(x, inputs[1].data<float>(), low, height, width,
                                                     static_cast<int>(begin), static_cast<int>(end));
             });
-            const int status = run_in_parallel(height, [&](int64_t begin, int64_t end) {
+            if (status != DONE) return status;
+            status = run_in_parallel(height, [&](int64_t begin, int64_t end) {
                 return irstd_spectral_split_gate_f32(
                     x, low, inputs[2].data<float>(), inputs[3].data<float>(),
                     inputs[4].data<float>(), out, channels, height, width, static_cast<int>(begin),
                     static_cast<int>(end));
             });
-            if (status != 0) return status;
+            if (status != DONE) return status;
         }
-        return 0;
+        return DONE;
     }
 };
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace irstd::spectral_split {
+namespace irstd {
 
 class Buffer {
 public:
@@ -21,4 +21,4 @@ private:
     std::vector<Line> lines_;
 };
 
-}  // namespace irstd::spectral_split
+}  // namespace irstd
