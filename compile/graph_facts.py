@@ -47,7 +47,7 @@ def count_macs(model: ModelProto) -> int:
         ExportError: A convolution or matrix product has a symbolic or unknown shape.
     """
     shapes = value_shapes(model)
-    return sum(_macs(node, shapes) for node in model.graph.node)
+    return sum(node_macs(node, shapes) for node in model.graph.node)
 
 
 def pools_globally(model: ModelProto) -> bool:
@@ -93,7 +93,12 @@ def run_graph(model: ModelProto, image: NDArray[np.float32]) -> NDArray[np.float
     return result
 
 
-def _macs(node: NodeProto, shapes: Shapes) -> int:
+def node_macs(node: NodeProto, shapes: Shapes) -> int:
+    """Return the multiply-accumulates of one node; 0 for what is not a product.
+
+    Raises:
+        ExportError: A convolution or matrix product has a symbolic or unknown shape.
+    """
     if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
         return 0
     left, right = (_known(node, name, shapes) for name in node.input[:2])

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from irstd import devices
+from irstd.devices import Device
 from irstd.errors import UsageError
 
 
@@ -17,6 +19,7 @@ class Target:
         memory_gb: Of the device; None where it varies.
         int8_form: "cpu" (unsigned activations) or "nvidia" (symmetric signed).
         portable: Whether the engine is built on the device itself, from the graph in the bundle.
+        device: The board, or the card that stands for the series; None for a CPU.
     """
 
     name: str
@@ -26,17 +29,22 @@ class Target:
     memory_gb: int | None
     int8_form: str
     portable: bool
+    device: Device | None = None
 
 
-def _jetson(
-    name: str, description: str, memory_gb: int, capability: tuple[int, int] = (8, 7)
+def _jetson(name: str, device: Device, capability: tuple[int, int] = (8, 7)) -> Target:
+    return Target(
+        name, device.product, ("tensorrt",), capability, device.memory_gb, "nvidia",
+        portable=True, device=device,
+    )  # fmt: skip
+
+
+def _rtx(
+    name: str, series: str, capability: tuple[int, int], device: Device | None = None
 ) -> Target:
-    return Target(name, description, ("tensorrt",), capability, memory_gb, "nvidia", portable=True)
-
-
-def _rtx(name: str, description: str, capability: tuple[int, int]) -> Target:
+    """Return the target of a series, whose cards have different memory."""
     engines = ("tensorrt_rtx", "tensorrt")
-    return Target(name, description, engines, capability, None, "nvidia", portable=True)
+    return Target(name, series, engines, capability, None, "nvidia", portable=True, device=device)
 
 
 TARGETS: dict[str, Target] = {
@@ -51,16 +59,16 @@ TARGETS: dict[str, Target] = {
             "cpu",
             portable=False,
         ),
-        _jetson("jetson-orin-nano", "Jetson Orin Nano 8 GB", 8),
-        _jetson("jetson-orin-nano-4gb", "Jetson Orin Nano 4 GB", 4),
-        _jetson("jetson-orin-nx", "Jetson Orin NX 16 GB", 16),
-        _jetson("jetson-orin-nx-8gb", "Jetson Orin NX 8 GB", 8),
-        _jetson("jetson-agx-orin", "Jetson AGX Orin 64 GB", 64),
-        _jetson("jetson-agx-orin-32gb", "Jetson AGX Orin 32 GB", 32),
-        _jetson("jetson-thor", "Jetson Thor", 128, (11, 0)),
-        _rtx("rtx-30", "GeForce RTX 30 series", (8, 6)),
-        _rtx("rtx-40", "GeForce RTX 40 series", (8, 9)),
-        _rtx("rtx-50", "GeForce RTX 50 series", (12, 0)),
+        _jetson("jetson-orin-nano", devices.ORIN_NANO_8GB),
+        _jetson("jetson-orin-nano-4gb", devices.ORIN_NANO_4GB),
+        _jetson("jetson-orin-nx", devices.ORIN_NX_16GB),
+        _jetson("jetson-orin-nx-8gb", devices.ORIN_NX_8GB),
+        _jetson("jetson-agx-orin", devices.AGX_ORIN_64GB),
+        _jetson("jetson-agx-orin-32gb", devices.AGX_ORIN_32GB),
+        _jetson("jetson-thor", devices.THOR_T5000, (11, 0)),
+        _rtx("rtx-30", "GeForce RTX 30 series", (8, 6), devices.RTX_3060),
+        _rtx("rtx-40", "GeForce RTX 40 series", (8, 9), devices.RTX_4060),
+        _rtx("rtx-50", "GeForce RTX 50 series", (12, 0), devices.RTX_5070),
     )
 }
 
