@@ -1,32 +1,16 @@
 """What this machine has and lacks for building and running bundles, and what mends it."""
 
-import dataclasses
 import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
 
+from irstd.compile.doctor_gpu import examine_gpu
+from irstd.compile.findings import Finding
 from irstd.files import cache_dir
 from irstd.fingerprint import environment
 
 _LOW_DISK_GB = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What was looked at.
-        ok: Whether nothing needs to be done.
-        found: What was found.
-        fix: The command or step that mends it; None when ok.
-    """
-
-    name: str
-    ok: bool
-    found: str
-    fix: str | None
 
 
 _NEEDS: tuple[tuple[str, str, str], ...] = (
@@ -42,7 +26,7 @@ _DOT_PRODUCT_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 
 
 def examine() -> list[Finding]:
-    """Look at packages, processor, cache and disk."""
+    """Look at packages, processor, GPU, cache and disk."""
     facts = environment()
     findings = [_package(name, purpose, fix, facts["libraries"]) for name, purpose, fix in _NEEDS]
     flags = [flag for flag in _DOT_PRODUCT_FLAGS if flag in facts["cpu_flags"]]
@@ -59,8 +43,7 @@ def examine() -> list[Finding]:
             None if fixed else "cpupower frequency-set -g performance (needs root)",
         )
     )
-    findings.append(_cache())
-    return findings
+    return [*findings, *examine_gpu(), _cache()]
 
 
 def describe_findings(findings: Sequence[Finding]) -> str:

@@ -48,10 +48,10 @@ class Clocks:
 
     @property
     def are_fixed(self) -> bool | None:
-        """Whether a timing measured now can be repeated; None where the clocks are not known."""
-        known = [*self.cores, *([self.gpu] if self.gpu else [])]
-        if not known:
+        """Whether a timing measured now can be repeated; None where the GPU's is not known."""
+        if self.gpu is None:
             return None
+        known = [*self.cores, self.gpu]
         return all(clock.is_fixed for clock in known) and self.memory_is_fixed is not False
 
 
@@ -75,7 +75,7 @@ def parse_jetson_clocks(text: str) -> Clocks | None:
 
 
 def read_clocks(root: Path = Path("/")) -> Clocks | None:
-    """Read the clocks that /sys shows to everybody; None where it shows none.
+    """Read the clocks that /sys shows to everybody; None where the GPU's is not among them.
 
     Args:
         root: Where /sys is found.
@@ -92,7 +92,7 @@ def read_clocks(root: Path = Path("/")) -> Clocks | None:
     ]
     found = next((gpu for gpu in gpus if gpu), None)
     known = tuple(core for core in cores if core)
-    return Clocks(known, found) if known and found else None
+    return Clocks(known, found) if found else None
 
 
 def _range(digits: tuple[str, ...], mhz: float) -> ClockRange:
