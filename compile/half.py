@@ -12,8 +12,12 @@ from irstd.compile.onnx_graph import (
     add_constant,
     checked,
     constants,
+    consumers,
     copy_of,
+    dimensions,
     fresh_name,
+    output_names,
+    producers,
     rename_value,
 )
 from irstd.compile.operators.nodes import is_fused
@@ -37,7 +41,24 @@ _SUMS_OF_MAPS = (
     "ReduceSumSquare",
 )
 # These make floats from something else, in the type that an attribute says.
-_TYPED_BY_ATTRIBUTE = ("Cast", "ConstantOfShape", "DequantizeLinear", "EyeLike", "RandomNormal")
+_TYPED_BY_ATTRIBUTE = ("Cast", "ConstantOfShape", "EyeLike", "RandomNormal")
+# Coordinates are followed back to these, whose results are features and not places.
+_MAKE_FEATURES = (
+    "AveragePool",
+    "Conv",
+    "ConvTranspose",
+    "DequantizeLinear",
+    "Einsum",
+    "Gemm",
+    "GlobalAveragePool",
+    "GridSample",
+    "MatMul",
+    "MaxPool",
+    "Resize",
+)
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
+_ROUND_PLACES = ("Ceil", "Floor", "Round")
+_INTEGERS = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64)
 # Inputs that are float32 whatever the data's type.
 _ALWAYS_FLOAT32 = {"Resize": {2}}
 
@@ -58,8 +79,10 @@ def to_float16(
     Returns:
         The typed graph (opset 19 or later, float32 at input and output, float16 inside), and the
         reason for each operator that stays in float32, by node name: weights or activations
-        that leave the range, sums over whole maps, floats made from something else, fused
-        operators. `float_nodes` are not among them.
+        that leave the range, sums over whole maps, coordinates, floats made from something else,
+        fused operators. `float_nodes` are not among them. A DequantizeLinear is as wide as what
+        reads it, a QuantizeLinear as what it reads; their scales have to be values of float16
+        (`quantize` with that scale type).
 
     Raises:
         ExportError: Control flow in the graph, or a result that is not sound ONNX.
@@ -71,14 +94,64 @@ def to_float16(
     values = constants(typed)
     kept: set[str] = set()
     reasons: dict[str, str] = {}
+    places = coordinate_nodes(typed)
     for node in typed.graph.node:
-        reason = _reason(node, values, floats, maxima or {})
+        reason = _reason(node, values, floats, maxima or {}) or places.get(node.output[0])
         if node.name in float_nodes:
             kept.update(node.output)
         elif reason is not None:
             kept.add(node.output[0])
             reasons[node.name or node.output[0]] = reason
+    kept |= _read_in_float32(typed, kept)
     return checked(remove_dead_code(_cast(typed, floats, kept)), "FP16"), reasons
+
+
+def coordinate_nodes(model: ModelProto) -> dict[str, str]:
+    """Return the nodes that compute with coordinates, by their first output, each with the reason.
+
+    Those are what samples a map at given places, what rounds places to indices, and what these
+    places are computed by, back to the layer whose features they come from.
+    """
+    makers = producers(model)
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*model.graph.value_info, *model.graph.output)
+    }
+    floating = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    image = dimensions(model.graph.input[0]) or ()
+    side = max((side or 0 for side in image[2:]), default=0)
+    reason = f"coordinates: on {side} px a step of float16 is up to {side / 2 * 2**-11:.2g} px"
+    found: dict[str, str] = {}
+    pending: list[str] = []
+    for node in model.graph.node:
+        to = next((item.i for item in node.attribute if item.name == "to"), None)
+        if node.op_type == "GridSample":
+            found[node.output[0]] = reason
+            pending.append(node.input[1])
+        elif node.op_type in _ROUND_PLACES or (node.op_type == "Cast" and to in _INTEGERS):
+            pending.append(node.output[0])
+    while pending:
+        node = makers.get(pending.pop())
+        if node is None or node.output[0] in found or node.op_type in _MAKE_FEATURES:
+            continue
+        values = [*node.input, *node.output]
+        if any(kinds.get(name) in floating for name in values):
+            found[node.output[0]] = reason
+        pending += [name for name in node.input if name]
+    return found
+
+
+def _read_in_float32(model: ModelProto, kept: set[str]) -> set[str]:
+    """Return what DequantizeLinear makes for nodes of float32 only."""
+    readers = consumers(model)
+    outputs = output_names(model)
+    return {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        and node.output[0] not in outputs
+        and all(reader.output[0] in kept for reader in readers.get(node.output[0], ()))
+    }
 
 
 def _float_values(model: ModelProto) -> set[str]:
@@ -104,7 +177,12 @@ def _reason(
     if node.op_type in _SUMS_OF_MAPS:
         return "sums a whole map"
     for name in node.input:
-        if name in floats and name in values:
+        if node.op_type in _QDQ and name in floats and name in values:
+            with np.errstate(over="ignore"):
+                same = (values[name].astype(np.float16) == values[name]) & (values[name] > 0)
+            if not same.all():
+                return f"scale {name!r} is no value of float16"
+        elif name in floats and name in values:
             largest = float(np.abs(values[name]).max(initial=0.0))
             if not largest <= MAX_FLOAT16:
                 return f"constant {name!r} reaches {largest:.6g}, float16 ends at {MAX_FLOAT16:g}"
@@ -142,6 +220,8 @@ def _cast(model: ModelProto, floats: set[str], kept: set[str]) -> ModelProto:
 
     for node in copy.graph.node:
         half = node.output[0] not in kept
+        if node.op_type == "QuantizeLinear":
+            half = half and is_half.get(node.input[0], False)
         fixed = _ALWAYS_FLOAT32.get(node.op_type, set())
         for index, name in enumerate(node.input):
             if name in floats or name == inner:

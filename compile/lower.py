@@ -18,7 +18,13 @@ from irstd.compile.legalise import legalise
 from irstd.compile.opset import to_opset19
 from irstd.compile.prepare import Prepared
 from irstd.compile.progress import SILENT, Progress
-from irstd.compile.quantize import QuantizationPlan, plan_int8, quantize, tensors_to_calibrate
+from irstd.compile.quantize import (
+    FORMS,
+    QuantizationPlan,
+    plan_int8,
+    quantize,
+    tensors_to_calibrate,
+)
 from irstd.compile.settings import LoweringSettings
 from irstd.errors import ExportError
 from irstd.files import sha256_hex
@@ -105,10 +111,15 @@ def _lower(
         return Lowered(half.SerializeToString(), Precision.FP16, float_nodes=reasons)
     plan = plan_int8(plain, settings.form, prepared.spec, bodies)
     scales = calibrate_graph(prepared, plan, frames, settings.calibration, cache, progress)
-    integer = quantize(legalise(to_opset19(plain), target), scales, plan, prepared.spec)
-    return Lowered(
-        integer.SerializeToString(), Precision.INT8, scales, plan.int8_nodes, plan.float_nodes
-    )
+    legal = legalise(to_opset19(plain), target)
+    reasons = dict(plan.float_nodes)
+    if target.compute_capability is None:  # CPUs compute float16 in float32, and slower
+        integer = quantize(legal, scales, plan, prepared.spec)
+    else:
+        integer = quantize(legal, scales, plan, prepared.spec, np.float16)
+        integer, kept = to_float16(integer, _maxima(prepared, frames), bodies)
+        reasons |= kept
+    return Lowered(integer.SerializeToString(), Precision.INT8, scales, plan.int8_nodes, reasons)
 
 
 def calibrate_graph(
@@ -138,8 +149,11 @@ def calibrate_graph(
             "no layer of the graph can be quantized: its convolutions are the head, or none; "
             "build with --precision fp16 or fp32"
         )
-    # Where only the image feeds INT8 layers its range is known; observing the result does no harm.
-    names = tensors_to_calibrate(prepared.model, plan) or [prepared.model.graph.output[0].name]
+    # One table for every form. Where only the image feeds INT8 layers its range is known; observing
+    # the result does no harm.
+    plans = [plan_int8(prepared.model, form, prepared.spec, plan.untouched) for form in FORMS]
+    wanted = [name for other in plans for name in tensors_to_calibrate(prepared.model, other)]
+    names = list(dict.fromkeys(wanted)) or [prepared.model.graph.output[0].name]
     tapped = expose_tensors(prepared.model, names).SerializeToString()
     preprocessor = Preprocessor(prepared.spec)
 

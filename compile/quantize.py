@@ -2,8 +2,10 @@
 
 Two forms come from one scale table. `cpu` has unsigned activations, which CPU engines compute
 fastest, and only convolutions read them: residual sums and gates stay in float. `nvidia` is
-symmetric and signed, with both sides of residual additions quantized, which is what TensorRT reads
-without reformatting. Weights are symmetric, one scale an output channel; biases stay float.
+symmetric and signed, with both sides of residual additions quantized where the sum is, which is
+what TensorRT reads without reformatting; transposed convolutions stay in float, because TensorRT
+for RTX computes them so whatever the graph asks. Weights are symmetric, one scale an output
+channel; biases stay float. compile/lint.py holds any graph against these rules.
 """
 
 import dataclasses
@@ -24,8 +26,12 @@ from irstd.types import InputSpec
 # Grey levels that one code of the input may span. The signed form has half the codes for an image,
 # which is not symmetric: 1 to 2. Deeper frames would lose their dim targets: 64 at 14 bits.
 MAX_LEVELS_PER_CODE = 2.5
-_SMALLEST_SCALE = 1e-8
+# Float16 begins at 2^-24; from here on a scale has a precision of 1/16, and codes go by its value.
+_SMALLEST_SCALES = {np.float32: 1e-8, np.float16: 2.0**-20}
 _OUTWARDS = 1e-4
+
+
+ScaleType = type[np.float32] | type[np.float16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +43,9 @@ class Int8Form:
         highest: Highest quantized value.
         dtype: Of the quantized tensor.
         symmetric: Whether the zero point is 0.
-        residual_additions: Whether both inputs of an Add of two activations are quantized, and
-            whatever else reads a quantized activation reads it as such.
+        residual_additions: Whether both inputs of a residual Add are quantized, and whatever else
+            reads a quantized activation reads it as such.
+        transposed: Whether transposed convolutions compute in INT8.
         weight_levels: Highest quantized weight.
     """
 
@@ -47,6 +54,7 @@ class Int8Form:
     dtype: type[np.uint8] | type[np.int8]
     symmetric: bool
     residual_additions: bool
+    transposed: bool
     weight_levels: int
 
 
@@ -54,11 +62,17 @@ class Int8Form:
 FORMS: dict[str, Int8Form] = {
     # CPUs without 8-bit dot products add pairs of products in 16 bits: 2 * 255 * 127 saturates,
     # 2 * 255 * 63 does not, so the same bundle computes the same on every CPU.
-    "cpu": Int8Form(0, 255, np.uint8, symmetric=False, residual_additions=False, weight_levels=63),
-    "nvidia": Int8Form(
-        -127, 127, np.int8, symmetric=True, residual_additions=True, weight_levels=127
+    "cpu": Int8Form(
+        0, 255, np.uint8,
+        symmetric=False, residual_additions=False, transposed=True, weight_levels=63,
     ),
-}
+    "nvidia": Int8Form(
+        -127, 127, np.int8,
+        symmetric=True, residual_additions=True, transposed=False, weight_levels=127,
+    ),
+}  # fmt: skip
+# What an Add passes its codes on through: they keep its scale, or are fused with it.
+_PASSING = ("Relu", "Clip", "MaxPool", "Identity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +119,8 @@ def plan_int8(
             kept[node.name] = "in a gate or transform that a kernel computes in float32"
         elif spatial and all(side == 1 for side in spatial):
             kept[node.name] = "on a pooled vector: no gain, and its value feeds a gate"
+        elif node.op_type == "ConvTranspose" and not FORMS[form].transposed:
+            kept[node.name] = "transposed: TensorRT for RTX computes it in float all the same"
         elif node.name == last:
             kept[node.name] = "the last one: its rounding goes straight into the logits"
         elif node.input[0] == image and levels > MAX_LEVELS_PER_CODE:
@@ -161,7 +177,11 @@ def tensors_to_calibrate(model: onnx.ModelProto, plan: QuantizationPlan) -> list
 
 
 def quantize(
-    model: onnx.ModelProto, scales: ScaleTable, plan: QuantizationPlan, spec: InputSpec
+    model: onnx.ModelProto,
+    scales: ScaleTable,
+    plan: QuantizationPlan,
+    spec: InputSpec,
+    scale_type: ScaleType = np.float32,
 ) -> onnx.ModelProto:
     """Insert QuantizeLinear and DequantizeLinear as planned.
 
@@ -170,6 +190,8 @@ def quantize(
         scales: A range for each of `tensors_to_calibrate(model, plan)`.
         plan: From `plan_int8`.
         spec: The input, whose range follows from its grey levels.
+        scale_type: Scales are values of it, stored as float32; what is quantized is so by these
+            values. np.float16 where `to_float16` follows.
 
     Returns:
         A new checked graph with the same input and output.
@@ -196,14 +218,14 @@ def quantize(
         dequantized[name] = pair[1]
 
     if image in groups:
-        add(_activation_pair(out, image, ranges[image], plan.form), image)
+        add(_activation_pair(out, image, ranges[image], plan.form, scale_type), image)
     for node in out.graph.node:
         if node.name in chosen:
             weight, axis = node.input[1], 0 if node.op_type == "Conv" else 1
             key = f"{weight}_axis{axis}"
             if key not in dequantized:
                 values, levels = weights[weight], FORMS[plan.form].weight_levels
-                add(_dequantized_weight(out, key, axis, values, levels), key)
+                add(_dequantized_weight(out, key, axis, values, levels, scale_type), key)
             node.input[1] = dequantized[key]
         if node.name in chosen or _reads_codes(node, plan) or _pools(node, groups):
             for position, name in enumerate(node.input):
@@ -211,7 +233,8 @@ def quantize(
         nodes.append(node)
         for name in node.output:
             if name in groups:
-                add(_activation_pair(out, name, ranges[groups[name]], plan.form), name)
+                found = ranges[groups[name]]
+                add(_activation_pair(out, name, found, plan.form, scale_type), name)
     ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del out.graph.node[:]
     out.graph.node.extend(ordered)
@@ -219,17 +242,18 @@ def quantize(
 
 
 def scale_and_zero(
-    found: TensorRange, form: Int8Form
+    found: TensorRange, form: Int8Form, scale_type: ScaleType = np.float32
 ) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
     """Return the scale () float32 and zero point () of a range.
 
     Zero is always exact, because convolutions pad with it; a range that leaves it out is widened.
     """
     low, high = min(found.low, 0.0), max(found.high, 0.0)
+    smallest = _SMALLEST_SCALES[scale_type]
     if form.symmetric:
-        scale = max(-low, high, _SMALLEST_SCALE) / form.highest
-        return np.array(scale, np.float32), np.array(0, form.dtype)
-    scale = max(high - low, _SMALLEST_SCALE) / (form.highest - form.lowest)
+        scale = max(max(-low, high) / form.highest, smallest)
+        return np.array(scale).astype(scale_type).astype(np.float32), np.array(0, form.dtype)
+    scale = max((high - low) / (form.highest - form.lowest), smallest)
     zero = form.lowest - low / scale
     if abs(zero % 1 - 0.5) < _OUTWARDS:
         # Grey levels normalised by a mean of 127.5 lie halfway between codes, and rounding to even
@@ -262,14 +286,14 @@ def _quantized_activations(model: onnx.ModelProto, plan: QuantizationPlan) -> di
     The input of a max-pool whose output is quantized is quantized too, with the same scale: then
     the pool runs on integers, and exactly so.
     """
-    fixed = {constant.name for constant in model.graph.initializer}
+    residual = _residual_additions(model, plan)
     producers = {name: node for node in model.graph.node for name in node.output}
     names: list[str] = []
     for node in model.graph.node:
         if node.name in plan.int8_nodes:
             names.append(node.input[0])
-        elif node.op_type == "Add" and _reads_codes(node, plan):
-            names += [] if fixed.intersection(node.input) else node.input
+        elif node.name in residual:
+            names += node.input
     groups: dict[str, str] = {}
     for name in names:
         chain = [name]
@@ -279,11 +303,38 @@ def _quantized_activations(model: onnx.ModelProto, plan: QuantizationPlan) -> di
     return groups
 
 
+def _residual_additions(model: onnx.ModelProto, plan: QuantizationPlan) -> set[str]:
+    """Return the additions that compute on codes: of an INT8 convolution and something else.
+
+    Their sum has to be read as codes, too. Elsewhere a pair of Q and DQ at an addition would only
+    round what is float before and after it, such as the maps that a gate has multiplied.
+    """
+    if not FORMS[plan.form].residual_additions:
+        return set()
+    fixed = {constant.name for constant in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    read_as_codes: set[str] = set()
+    residual: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.name in plan.int8_nodes:
+            read_as_codes.add(node.input[0])
+        elif read_as_codes.isdisjoint(node.output):
+            continue
+        elif node.op_type in _PASSING:
+            read_as_codes.add(node.input[0])
+        elif node.op_type == "Add" and _reads_codes(node, plan):
+            makers = [producers[name].name for name in node.input if name in producers]
+            if fixed.isdisjoint(node.input) and not set(makers).isdisjoint(plan.int8_nodes):
+                residual.add(node.name)
+                read_as_codes.update(node.input)
+    return residual
+
+
 def _activation_pair(
-    out: onnx.ModelProto, name: str, found: TensorRange, form: str
+    out: onnx.ModelProto, name: str, found: TensorRange, form: str, scale_type: ScaleType
 ) -> tuple[list[onnx.NodeProto], str]:
     """Return Q and DQ of an activation, and the name of their result."""
-    scale, zero = scale_and_zero(found, FORMS[form])
+    scale, zero = scale_and_zero(found, FORMS[form], scale_type)
     parameters = [fresh_name(out, f"{name}_{kind}") for kind in ("scale", "zero")]
     for parameter, value in zip(parameters, (scale, zero), strict=True):
         out.graph.initializer.append(numpy_helper.from_array(value, parameter))
@@ -296,12 +347,17 @@ def _activation_pair(
 
 
 def _dequantized_weight(
-    out: onnx.ModelProto, stem: str, axis: int, values: NDArray[np.float32], highest: int
+    out: onnx.ModelProto,
+    stem: str,
+    axis: int,
+    values: NDArray[np.float32],
+    highest: int,
+    scale_type: ScaleType,
 ) -> tuple[list[onnx.NodeProto], str]:
     """Return the DQ of a weight, and the name of its result."""
     others = tuple(index for index in range(values.ndim) if index != axis)
-    scale = np.maximum(np.abs(values).max(axis=others), _SMALLEST_SCALE) / highest
-    scale = scale.astype(np.float32)
+    scale = np.maximum(np.abs(values).max(axis=others) / highest, _SMALLEST_SCALES[scale_type])
+    scale = scale.astype(scale_type).astype(np.float32)
     shape = [-1 if index == axis else 1 for index in range(values.ndim)]
     levels = np.clip(np.rint(values / scale.reshape(shape)), -highest, highest)
     inputs = [

@@ -164,7 +164,9 @@ def test_integers_are_left(make_small, make_image):
     ]
     model = make_small(nodes, {"flat": np.int64([1, -1])})
     half, kept = to_float16(model)
-    assert kept == {"float": "its type is set by an attribute"}
+    assert kept.pop("float") == "its type is set by an attribute"
+    assert kept.keys() == {"flatten", "back", "round"}  # indices come from what these compute
+    assert all("coordinates" in reason for reason in kept.values())
     image = make_image(1, 9, 12)
     np.testing.assert_array_equal(run_graph(half, image), run_graph(model, image))
 
@@ -178,6 +180,88 @@ def test_resize_with_sizes(make_small, make_image):
     half, _ = to_float16(model)
     image = make_image(1, 9, 12)
     np.testing.assert_allclose(run_graph(half, image), run_graph(model, image), atol=1e-2)
+
+
+def sampling_graph(make_small):
+    """A map sampled at places that a convolution shifts."""
+    return make_small(
+        [
+            node("Conv", ["image", "shift"], ["a"], "offsets", pads=[1] * 4),
+            node("Transpose", ["a"], ["b"], "last", perm=[0, 2, 3, 1]),
+            node("Tanh", ["b"], ["c"], "limit"),
+            node("Add", ["c", "grid"], ["d"], "places"),
+            node("Relu", ["image"], ["e"], "features"),
+            node("GridSample", ["e", "d"], ["f"], "sample", mode="bilinear"),
+            node("Neg", ["f"], ["logits"], "neg"),
+        ],
+        {
+            "shift": np.random.default_rng(0).normal(0, 0.1, (2, 1, 3, 3)).astype(np.float32),
+            "grid": np.random.default_rng(1).uniform(-1, 1, (1, 9, 12, 2)).astype(np.float32),
+        },
+    )
+
+
+def test_coordinates_stay_in_float32(make_small, make_image):
+    """Back to the layer that makes them, and what samples: TensorRT wants both in one type."""
+    model = sampling_graph(make_small)
+    half, kept = to_float16(model)
+    assert kept.keys() == {"last", "limit", "places", "sample"}
+    assert set(kept.values()) == {"coordinates: on 12 px a step of float16 is up to 0.0029 px"}
+    known = types(half)
+    sample = next(item for item in half.graph.node if item.op_type == "GridSample")
+    assert {known[name] for name in (*sample.input, *sample.output)} == {TensorProto.FLOAT}
+    assert node_types(half)["features"] == {TensorProto.FLOAT16}
+    image = make_image(1, 9, 12)
+    assert np.abs(run_graph(half, image) - run_graph(model, image)).max() < 0.02
+
+
+def quantized_pair(scale):
+    """Q and DQ of the image, a convolution with a quantized weight, and one that reads floats."""
+    nodes = [
+        node("QuantizeLinear", ["image", "s", "z"], ["q"], "quantize"),
+        node("DequantizeLinear", ["q", "s", "z"], ["a"], "dequantize"),
+        node("DequantizeLinear", ["codes", "ws", "wz"], ["w"], "weight", axis=0),
+        node("Conv", ["a", "w"], ["b"], "conv", pads=[1] * 4),
+        node("Neg", ["b"], ["logits"], "neg"),
+    ]
+    constants = {
+        "s": np.float32(scale), "z": np.int8(0), "codes": np.ones((1, 1, 3, 3), np.int8),
+        "ws": np.float32([0.25]), "wz": np.int8([0]),
+    }  # fmt: skip
+    return nodes, constants
+
+
+def test_quantized_values_are_dequantized_to_half(make_small, make_image):
+    model = make_small(*quantized_pair(0.0625), opset=19)
+    half, kept = to_float16(model)
+    assert kept == {}
+    found = node_types(half)
+    # The image is quantized as it is: a Cast before it would round twice.
+    assert found["quantize"] == {TensorProto.FLOAT, TensorProto.INT8}
+    for name in ("dequantize", "weight"):
+        assert found[name] == {TensorProto.FLOAT16, TensorProto.INT8}
+    assert found["conv"] == {TensorProto.FLOAT16}
+    image = make_image(1, 9, 12)
+    np.testing.assert_allclose(run_graph(half, image), run_graph(model, image), rtol=2e-3)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1e-9, 1e6])
+def test_scales_that_float16_lacks_stay_float32(scale, make_small, make_image):
+    model = make_small(*quantized_pair(scale), opset=19)
+    half, kept = to_float16(model)
+    assert kept == dict.fromkeys(("quantize", "dequantize"), "scale 's' is no value of float16")
+    image = make_image(1, 9, 12)
+    wanted = run_graph(model, image)
+    np.testing.assert_allclose(run_graph(half, image), wanted, rtol=2e-3)
+
+
+def test_what_only_float32_reads_is_dequantized_to_it(make_small):
+    nodes, constants = quantized_pair(0.0625)
+    half, _ = to_float16(make_small(nodes, constants, opset=19), {}, ["conv"])
+    found = node_types(half)
+    assert found["conv"] == {TensorProto.FLOAT}
+    assert found["dequantize"] == found["weight"] == {TensorProto.FLOAT, TensorProto.INT8}
+    assert [item.op_type for item in half.graph.node].count("Cast") == 2  # before and after neg
 
 
 def test_loops_and_branches_are_refused(make_small):

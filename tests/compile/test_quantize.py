@@ -116,19 +116,22 @@ def test_same_inputs_give_the_same_graph_and_scales(plain, frames):
 
 
 def test_every_planned_convolution_reads_dequantized_tensors_only(quantized):
-    _, plan, _, model = quantized
+    form, plan, _, model = quantized
     made_by = producers(model)
     convolutions = {item.name: item for item in of_type(model, "Conv", "ConvTranspose")}
-    assert set(plan.int8_nodes) == {"first", "left", "right", "up", "middle"}
+    transposed = {"up"} if form == "cpu" else set()
+    assert set(plan.int8_nodes) == {"first", "left", "right", "middle"} | transposed
     for name in plan.int8_nodes:
         for read in convolutions[name].input[:2]:
             assert made_by[read].op_type == "DequantizeLinear", (name, read)
 
 
 def test_convolutions_on_pooled_vectors_and_the_last_one_stay_float(quantized):
-    _, plan, _, model = quantized
+    form, plan, _, model = quantized
     reasons = dict(plan.float_nodes)
     assert "pooled vector" in reasons.pop("gate")
+    if form == "nvidia":
+        assert "TensorRT for RTX computes it in float" in reasons.pop("up")
     assert set(reasons) == {"head"}
     assert "the last one" in reasons["head"]
     for item in model.graph.node:
@@ -210,31 +213,6 @@ def test_max_pool_runs_on_integers_of_one_scale(quantized):
     assert len(after) == 1
     for one, other in zip(before.input[1:], after[0].input[1:], strict=True):
         np.testing.assert_array_equal(values[one], values[other])
-
-
-@pytest.mark.parametrize(("form", "both"), [("cpu", False), ("nvidia", True)])
-def test_residual_addition(form, both, plain, frames):
-    plan = plan_int8(plain.model, form, plain.spec)
-    scales = calibrate_graph(plain, plan, frames, "minmax")
-    model = quantize(plain.model, scales, plan, plain.spec)
-    made_by = producers(model)
-    add = of_type(model, "Add")[0]
-    kinds = [made_by[name].op_type for name in add.input]
-    assert (kinds == ["DequantizeLinear", "DequantizeLinear"]) == both
-
-
-def test_addition_of_a_constant_is_no_residual(make_small):
-    weight = np.ones((1, 1, 3, 3), np.float32)
-    model = make_small(
-        [
-            node("Conv", ["image", "w"], ["a"], "conv", pads=[1] * 4),
-            node("Add", ["a", "shift"], ["b"], "shift"),
-            node("Relu", ["b"], ["logits"], "last"),
-        ],
-        {"w": weight, "shift": np.float32([3.0])},
-    )
-    plan = plan_int8(model, "nvidia", make_spec(size=9))
-    assert tensors_to_calibrate(model, plan) == []
 
 
 def test_no_two_products_of_the_cpu_form_saturate_16_bits():
