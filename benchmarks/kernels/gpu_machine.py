@@ -1,7 +1,6 @@
 """A real GPU for `gpu_suite`: our kernels through the launch layer, its clock, and a copy."""
 
 import ctypes
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from irstd.benchmarks.kernels.cases import Array, Case, result_dtype
 from irstd.benchmarks.kernels.gpu_peers import Candidate
 from irstd.benchmarks.kernels.gpu_report import OURS, Report
 from irstd.benchmarks.kernels.gpu_timing import Run
-from irstd.runtime.kernels.cpu_library import compile_with
+from irstd.runtime.kernels.compiling import compiled
 from irstd.runtime.kernels.cuda.driver import Device, DeviceArray, open_device
 from irstd.runtime.kernels.cuda.images import CUDA_13, Image, image_for
 from irstd.runtime.kernels.cuda.launch import Launch
@@ -148,8 +147,5 @@ def image_of(op: str, architecture: int, driver_version: int) -> Image:
         library, include = find_nvrtc()
         options = ["-std=c++17", f"-arch=sm_{architecture}", f"-I{include}"]
         return Image(Nvrtc(library).cubin(COPY_SOURCE, options), form)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "copy.cubin"
-        target = ["-cubin", f"-arch=sm_{architecture}", "-o", str(path)]
-        compile_with([*find_nvcc(), *target, str(COPY_SOURCE)])
-        return Image(path.read_bytes(), form)
+    made, _ = compiled([*find_nvcc(), "-cubin", f"-arch=sm_{architecture}", str(COPY_SOURCE)])
+    return Image(made, form)

@@ -6,13 +6,12 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from irstd.errors import BuildError, MissingDependency
-from irstd.files import cache_dir, sha256_hex, write_atomic
+from irstd.files import cache_dir, sha256_hex
+from irstd.runtime.kernels.compiling import compiled, keep, version_of
 
 FOLDER = Path(__file__).parent
 # What lets loops with exponentials and maxima vectorise. Infinities and NaN keep their meaning:
@@ -72,36 +71,13 @@ def build_shared_library(
     compiler = cxx()
     headers = sorted(FOLDER.rglob("*.hpp"))
     content = "".join(sha256_hex(path.read_bytes()) for path in [*headers, *sources])
-    parts = [_version(compiler), platform.machine(), *flags, *libraries, content]
+    parts = [version_of(*compiler), *compiler[1:], platform.machine(), *flags, *libraries, content]
     key = sha256_hex("\0".join(parts).encode())
     path = cache_dir() / "kernels" / f"{name}-{key[:_KEY_DIGITS]}.so"
-    if path.is_file():
-        return path
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / path.name
-        compile_with([*compiler, *flags, *map(str, sources), *libraries, "-o", str(made)])
-        try:
-            write_atomic(path, made.read_bytes())
-        except OSError as error:
-            raise BuildError(
-                f"{path}: the cache cannot be written ({error.strerror or error}); "
-                "set IRSTD_CACHE to a folder that can"
-            ) from error
+    if not path.is_file():
+        made, _ = compiled([*compiler, *flags, *map(str, sources), *libraries])
+        keep(path, made)
     return path
-
-
-def compile_with(command: Sequence[str]) -> str:
-    """Run a compiler and return what it says.
-
-    Raises:
-        BuildError: It fails.
-    """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    if done.returncode:
-        lines = [line for line in said.splitlines() if "error" in line] or said.splitlines() or [""]
-        raise BuildError(f"{command[0]} refuses the kernels: {lines[0].strip()}")
-    return said
 
 
 def cxx() -> list[str]:
@@ -115,14 +91,3 @@ def cxx() -> list[str]:
         if shutil.which(command[0]):
             return command
     raise MissingDependency(f"no C++ compiler ({shlex.join(asked) or 'g++'}); {_INSTALL}")
-
-
-@functools.cache
-def _version_of(program: str, modified_ns: int) -> str:
-    del modified_ns  # a compiler that was replaced is asked again
-    return compile_with([program, "--version"])
-
-
-def _version(compiler: Sequence[str]) -> str:
-    program = shutil.which(compiler[0]) or compiler[0]
-    return _version_of(program, os.stat(program).st_mtime_ns) + shlex.join(compiler[1:])

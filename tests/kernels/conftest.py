@@ -251,6 +251,9 @@ class HostBinding:
     def stream(self) -> int:
         return 7
 
+    def free_stream(self, stream: int) -> None:
+        assert stream == 7
+
     def synchronize(self, stream: int) -> None:
         pass
 

@@ -112,7 +112,7 @@ def test_fatbin_has_every_architecture_and_is_kept(op, require_nvcc, monkeypatch
     path = compiler.build_fatbin("double")
     ptxas = path.with_suffix(".ptxas").read_text()
     assert [f"'sm_{a}'" in ptxas for a in compiler.ARCHITECTURES] == [True] * 6
-    monkeypatch.setattr(compiler, "compile_with", None)
+    monkeypatch.setattr(compiler, "compiled", None)
     assert compiler.build_fatbin("double") == path
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from irstd.errors import BuildError, MissingDependency, UsageError
-from irstd.runtime.kernels.cpu_library import compile_with
+from irstd.runtime.kernels.compiling import compile_with
 from irstd.runtime.kernels.haar_gate.reference import haar_gate
 from irstd.runtime.kernels.ms_deform_attn.reference import ms_deform_attn
 from irstd.runtime.kernels.spectral_split.reference import spectral_split

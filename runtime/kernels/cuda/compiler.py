@@ -6,17 +6,13 @@ Two sets, because a driver of CUDA 12 (JetPack 6) loads nothing that CUDA 13 has
     build_cubins   NVRTC 12: sm_86, 87, 89, 90, one file each
 """
 
-import functools
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from irstd.errors import BuildError
-from irstd.files import cache_dir, sha256_hex, write_atomic
-from irstd.runtime.kernels.cpu_library import compile_with
+from irstd.files import cache_dir, sha256_hex
+from irstd.runtime.kernels.compiling import compiled, keep, version_of
 from irstd.runtime.kernels.cuda.nvrtc import Nvrtc
 from irstd.runtime.kernels.cuda.toolchain import find_nvcc, find_nvrtc
 
@@ -85,7 +81,7 @@ def build_cubins(op: str, architectures: Sequence[int] = CUDA_12_ARCHITECTURES) 
         path = _cache_path(source, f".cuda12.sm_{architecture}.cubin", [compiler.version, *options])
         if not path.is_file():
             target = [*options, f"-arch=sm_{architecture}", *(f"-I{folder}" for folder in folders)]
-            _store(path, compiler.cubin(source, target))
+            keep(path, compiler.cubin(source, target))
         built[architecture] = path
     return built
 
@@ -105,14 +101,11 @@ def source_of(op: str) -> Path:
 
 def _build_with_nvcc(op: str, suffix: str, flags: Sequence[str]) -> Path:
     source, nvcc = source_of(op), find_nvcc()
-    path = _cache_path(source, suffix, [_version(nvcc[0]), *nvcc[1:], *FLAGS, *flags])
-    if path.is_file():
-        return path
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "output"
-        said = compile_with([*nvcc, *FLAGS, *flags, f"-I{FOLDER}", str(source), "-o", str(output)])
-        _store(path.with_suffix(".ptxas"), said.encode())
-        _store(path, output.read_bytes())
+    path = _cache_path(source, suffix, [version_of(*nvcc), *nvcc[1:], *FLAGS, *flags])
+    if not path.is_file():
+        made, said = compiled([*nvcc, *FLAGS, *flags, f"-I{FOLDER}", str(source)])
+        keep(path.with_suffix(".ptxas"), said.encode())
+        keep(path, made)
     return path
 
 
@@ -138,24 +131,3 @@ def _cache_path(source: Path, suffix: str, parts: Sequence[str]) -> Path:
     content = [sha256_hex(path.read_bytes()) for path in included(source)]
     key = sha256_hex("\0".join([*parts, *content]).encode())[:_KEY_DIGITS]
     return cache_dir() / "cuda" / f"{source.stem}-{key}{suffix}"
-
-
-def _store(path: Path, data: bytes) -> None:
-    try:
-        write_atomic(path, data)
-    except OSError as error:
-        raise BuildError(
-            f"{path}: the cache cannot be written ({error.strerror or error}); "
-            "set IRSTD_CACHE to a folder that can"
-        ) from error
-
-
-@functools.cache
-def _version_at(program: str, modified_ns: int) -> str:
-    del modified_ns  # a compiler that was replaced is asked again
-    return compile_with([program, "--version"])
-
-
-def _version(program: str) -> str:
-    path = shutil.which(program) or program
-    return _version_at(path, os.stat(path).st_mtime_ns)

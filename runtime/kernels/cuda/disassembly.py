@@ -16,7 +16,7 @@ from pathlib import Path
 
 from irstd.errors import BuildError, MissingDependency
 from irstd.files import cache_dir
-from irstd.runtime.kernels.cpu_library import compile_with
+from irstd.runtime.kernels.compiling import compile_with
 from irstd.runtime.kernels.cuda.toolchain import TOOLKIT
 
 TOOLS = ("cuobjdump", "nvdisasm")

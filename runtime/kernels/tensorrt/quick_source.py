@@ -5,13 +5,11 @@ a launch becomes a constant of a kernel made for one shape.
 """
 
 import ctypes
-import os
 import tempfile
 from pathlib import Path
 
-from irstd.errors import BuildError
-from irstd.files import cache_dir, sha256_hex, write_atomic
-from irstd.runtime.kernels.cpu_library import compile_with
+from irstd.files import cache_dir, sha256_hex
+from irstd.runtime.kernels.compiling import compiled, keep, version_of
 from irstd.runtime.kernels.cuda.compiler import FLAGS, FOLDER
 from irstd.runtime.kernels.cuda.toolchain import find_nvcc
 from irstd.runtime.kernels.ms_deform_attn.cuda import Plan
@@ -84,21 +82,15 @@ def compile_ptx(stem: str, source: str, architecture: int) -> str:
     nvcc, flags = find_nvcc(), [*FLAGS, "-ptx", f"-arch=compute_{architecture}", f"-I{FOLDER}"]
     headers = sorted([*FOLDER.glob("*.hpp"), *FOLDER.glob("ms_deform_attn/*.[hc][pu]*")])
     content = [sha256_hex(path.read_bytes()) for path in headers]
-    modified = str(os.stat(nvcc[0]).st_mtime_ns)
-    key = sha256_hex("\0".join([*nvcc, modified, *flags, source, *content]).encode())[:_KEY_DIGITS]
+    parts = [version_of(*nvcc), *nvcc[1:], *flags, source, *content]
+    key = sha256_hex("\0".join(parts).encode())[:_KEY_DIGITS]
     path = cache_dir() / "cuda" / f"{stem}-{key}.ptx"
     if not path.is_file():
         with tempfile.TemporaryDirectory() as folder:
-            unit, output = Path(folder) / "unit.cu", Path(folder) / "unit.ptx"
+            unit = Path(folder) / "unit.cu"
             unit.write_text(source)
-            compile_with([*nvcc, *flags, str(unit), "-o", str(output)])
-            try:
-                write_atomic(path, output.read_bytes())
-            except OSError as error:
-                raise BuildError(
-                    f"{path}: the cache cannot be written ({error.strerror or error}); "
-                    "set IRSTD_CACHE to a folder that can"
-                ) from error
+            made, _ = compiled([*nvcc, *flags, str(unit)])
+        keep(path, made)
     return path.read_text()
 
 
