@@ -43,6 +43,7 @@ class Script:
         dla_cores: Of the device.
         dla_refuses: Operators that DLA does not run.
         deserializes: Else there is no engine.
+        deserialize_log: Said then.
         libraries: Plugin libraries that load; others do not.
     """
 
@@ -58,6 +59,7 @@ class Script:
     dla_cores: int = 0
     dla_refuses: Sequence[str] = ("Resize",)
     deserializes: bool = True
+    deserialize_log: Lines = (("ERROR", OTHER_VERSION),)
     libraries: Sequence[str] = ()
 
 
@@ -322,7 +324,7 @@ class Runtime:
             self._double.say(self._logger, [("ERROR", BAD_MAGIC)])
             return None
         if plan.facts["version"] != trt.__version__ or not self._double.script.deserializes:
-            self._double.say(self._logger, [("ERROR", OTHER_VERSION)])
+            self._double.say(self._logger, self._double.script.deserialize_log)
             return None
         return self._double.of(trt.ICudaEngine, self._double.engine(self._double, plan))
 
