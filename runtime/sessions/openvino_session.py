@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from irstd.errors import BuildError, one_line
+from irstd.errors import BuildError, MissingDependency, one_line
 from irstd.runtime.kernels.openvino_extension import (
     KernelFaults,
     build_openvino_extension,
@@ -88,11 +88,22 @@ def open_openvino(model: bytes, threads: int | None) -> OpenVinoSession:
 
     Nodes of the domain `irstd` run in the kernels of irstd.runtime.kernels, whose extension library
     is compiled first where this machine has not yet.
+
+    Raises:
+        MissingDependency: It cannot be compiled, or does not load.
+        BuildError: OpenVINO refuses the graph.
     """
     import openvino
 
-    extension = build_openvino_extension() if has_fused_nodes(model) else None
-    faults = KernelFaults(extension) if extension else None
+    extension = faults = None
+    if has_fused_nodes(model):
+        try:
+            extension = build_openvino_extension()
+            faults = KernelFaults(extension)
+        except BuildError as error:  # a bundle's other engine runs these nodes without it
+            raise MissingDependency(
+                f"the kernels of this graph cannot be compiled here: {error}"
+            ) from error
     settings: dict[str, str | int | bool] = {
         "PERFORMANCE_HINT": "LATENCY",
         # Without it float32 graphs silently run in bf16 on CPUs that have it.
