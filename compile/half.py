@@ -29,7 +29,7 @@ MAX_FLOAT16 = 65504.0
 # Activations seen in calibration may be exceeded later; half the range is left free.
 ACTIVATION_LIMIT = MAX_FLOAT16 / 2
 # They sum or square whole maps, which leaves the range long before their result does.
-_SUMS_OF_MAPS = (
+SUMS_OF_MAPS = (
     "GroupNormalization",
     "InstanceNormalization",
     "LayerNormalization",
@@ -174,7 +174,7 @@ def _reason(
         return "its kernel computes in float32"
     if node.op_type in _TYPED_BY_ATTRIBUTE:
         return "its type is set by an attribute" if node.output[0] in floats else None
-    if node.op_type in _SUMS_OF_MAPS:
+    if node.op_type in SUMS_OF_MAPS:
         return "sums a whole map"
     for name in node.input:
         if node.op_type in _QDQ and name in floats and name in values:

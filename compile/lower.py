@@ -1,6 +1,7 @@
 """From the plain graph to the one that is deployed: the target's form, in the asked precision."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from irstd.compile.frame_sets import input_tensors
 from irstd.compile.fused import place_kernels
 from irstd.compile.half import to_float16
 from irstd.compile.legalise import legalise
+from irstd.compile.lint import Finding, lint
+from irstd.compile.onnx_graph import checked
 from irstd.compile.opset import to_opset19
 from irstd.compile.prepare import Prepared
 from irstd.compile.progress import SILENT, Progress
@@ -35,6 +38,7 @@ from irstd.targets import Target, find_target
 from irstd.types import Precision
 
 _OBSERVER = "onnxruntime"
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Lowered:
         float_nodes: Nodes that stay in a higher precision than the rest, each with the reason.
         kernels: Nodes that run in fused kernels, each with its operator.
         written_out: Fused operators that became standard ones, each with the reason.
+        findings: What in the graph an NVIDIA engine will not run as it is meant.
     """
 
     model: bytes
@@ -58,6 +63,7 @@ class Lowered:
     float_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     written_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 def lower(
@@ -83,13 +89,25 @@ def lower(
     """
     target = find_target(settings.target)
     if prepared.fused is None:
-        return _lower(prepared, target, frozenset(), settings, frames, cache, progress)
+        lowered = _lower(prepared, target, frozenset(), settings, frames, cache, progress)
+        return _linted(lowered, target)
     placed = place_kernels(prepared.fused, target)
     lowered = _lower(
         dataclasses.replace(prepared, model=placed.model),
         target, placed.bodies, settings, frames, cache, progress,
     )  # fmt: skip
-    return dataclasses.replace(lowered, kernels=placed.kernels, written_out=placed.written_out)
+    lowered = dataclasses.replace(lowered, kernels=placed.kernels, written_out=placed.written_out)
+    return _linted(lowered, target)
+
+
+def _linted(lowered: Lowered, target: Target) -> Lowered:
+    """Add what the rules for NVIDIA's engines find; nothing for a CPU."""
+    if target.compute_capability is None:
+        return lowered
+    findings = lint(checked(onnx.load_model_from_string(lowered.model), "lint"))
+    for finding in findings:
+        _log.warning("%s", finding)
+    return dataclasses.replace(lowered, findings=findings)
 
 
 def _lower(
