@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from irstd import cli
 from irstd.calibration.observers import METHODS
 from irstd.cli import Outcome, add_verb
+from irstd.compile.estimate_command import add_estimate, add_targets
+from irstd.compile.finish_command import add_finish
 from irstd.compile.networks import NETWORKS
 from irstd.compile.settings import OUTPUT_KINDS, FrameSettings, LoweringSettings, SourceSettings
 from irstd.errors import BudgetExceeded, UsageError
@@ -32,12 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     _add_build(verbs)
+    add_finish(verbs)
     _add_inspect(verbs)
     _add_verify(verbs)
     _add_distil(verbs)
     _add_export(verbs)
     _add_calibrate(verbs)
-    add_verb(verbs, "targets", _targets, "List the devices that a bundle can be built for.")
+    add_estimate(verbs)
+    add_targets(verbs)
     add_verb(verbs, "networks", _networks, "List the networks, their size and cost.")
     add_verb(verbs, "doctor", _doctor, "Say what this machine has and lacks, and how to mend it.")
     return cli.run(parser, argv)
@@ -310,23 +314,6 @@ def _calibrate(options: argparse.Namespace) -> Outcome:
     }
     text = f"{options.out}: {len(table.ranges)} ranges by {table.method} from {len(frames)} frames"
     return Outcome(report, text)
-
-
-def _targets(options: argparse.Namespace) -> Outcome:
-    from irstd.runtime.sessions import installed_sessions
-
-    del options
-    installed = installed_sessions()
-    rows = [
-        dataclasses.asdict(target)
-        | {"engines_installed": [name for name in target.engines if name in installed]}
-        for target in TARGETS.values()
-    ]
-    lines = [
-        f"{target.name:22} {target.description:28} engines: {', '.join(target.engines)}"
-        for target in TARGETS.values()
-    ]
-    return Outcome({"targets": rows}, "\n".join(lines))
 
 
 def _networks(options: argparse.Namespace) -> Outcome:

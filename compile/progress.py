@@ -25,6 +25,7 @@ class Progress:
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._quiet = quiet
         self._stream = stream
+        self._next_step_s = 0.0
 
     def stage(self, what: str) -> None:
         """Say that a stage begins."""
@@ -33,6 +34,17 @@ class Progress:
         if self._quiet:
             return
         print(what if stream.isatty() else json.dumps({"progress": what}), file=stream, flush=True)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Say, now and then, how far something is that an engine library does."""
+        now = time.monotonic()
+        if self._quiet or now < self._next_step_s:
+            return
+        self._next_step_s = now + _LINE_EVERY_S
+        stream = self._stream or sys.stderr
+        line = json.dumps({"progress": what, "done": done, "total": total})
+        text = f"  {what}: {done} of {total}" if stream.isatty() else line
+        print(text, file=stream, flush=True)
 
     def track(self, items: Sequence[_Item], what: str) -> Iterator[_Item]:
         """Yield `items`, and tell how many of them are done."""

@@ -15,6 +15,7 @@ from irstd.bundle import Bundle, read_bundle
 from irstd.errors import BundleMismatch, MissingDependency, UsageError
 from irstd.frames import Frame
 from irstd.manifest import EngineChoice, Manifest
+from irstd.runtime.finished import PLAN_SESSIONS, is_plan, prepare_plan, wants_finish
 from irstd.runtime.frame_runner import FrameRunner
 from irstd.runtime.postprocess import detect, sigmoid
 from irstd.runtime.sessions import (
@@ -181,9 +182,12 @@ def open_bundle(path: str | Path, engine: str = "auto", threads: int | None = No
         threads: Threads that one inference may use; None leaves the choice to the library.
 
     Raises:
-        BundleError: Missing, corrupt, or built for a device that builds its own engine.
+        BundleError: Missing or corrupt.
+        BundleMismatch: Built for a device on which it has still to be finished, or its engine is
+            another machine's; it is never loaded then.
         UsageError: No such engine, or `threads` below 1.
         MissingDependency: No usable engine is installed.
+        DeviceError: No GPU for an engine that needs one, or a plugin of it does not load.
         BuildError: The engine refuses the graph.
     """
     bundle = read_bundle(Path(path))
@@ -216,24 +220,28 @@ def _open_first(
     lacking = ""
     for choice in others:
         try:
-            session = open_session(choice.session, bundle.read(choice.member), threads=threads)
+            session = _open(bundle, choice, threads)
         except MissingDependency as error:
             lacking = lacking or f"{choice.session} cannot run here: {error}"
         else:
             return dataclasses.replace(choice, note=lacking or choice.note), session
-    session = open_session(last.session, bundle.read(last.member), threads=threads)
+    session = _open(bundle, last, threads)
     return dataclasses.replace(last, note=lacking or last.note), session
+
+
+def _open(bundle: Bundle, choice: _Engine, threads: int | None) -> Session:
+    if is_plan(choice.member):
+        prepare_plan(bundle, choice.member)
+    elif choice.session in PLAN_SESSIONS:
+        raise wants_finish(bundle)
+    return open_session(choice.session, bundle.read(choice.member), threads=threads)
 
 
 def _installed(bundle: Bundle) -> list[_Engine]:
     """Return the engines that passed parity and are installed here, the bundle's choice first."""
     manifest = bundle.manifest
     if not manifest.engines:
-        raise BundleMismatch(
-            f"{bundle.path}: built for {manifest.target}, it holds no engine for this machine; to "
-            f"evaluate its graph here, name an engine: "
-            f"{', '.join(installed_sessions()) or 'none is installed'}"
-        )
+        raise wants_finish(bundle)
     passed = [tried for tried in manifest.engines if tried.passed and tried.session in SESSIONS]
     if not passed:
         raise BundleMismatch(f"{bundle.path}: no engine of it passed parity; name one to run it")

@@ -16,7 +16,7 @@ from irstd.engine_record import (
 from irstd.errors import BundleMismatch, DeviceError
 from irstd.files import cache_dir, sha256_of_file, write_atomic
 from irstd.runtime.machine.identity import this_device
-from irstd.runtime.tensorrt.api import LOG, load_tensorrt, tensorrt_logger
+from irstd.runtime.tensorrt.api import LOG, load_tensorrt
 from irstd.targets import TARGETS, find_target
 
 _log = logging.getLogger(__name__)
@@ -121,11 +121,9 @@ def load_plugin(op: str, path: Path) -> None:
     Raises:
         DeviceError: It does not load, or holds no plugin.
     """
-    trt = load_tensorrt()
-    logger = tensorrt_logger(trt)
     LOG.clear()
-    registry = trt.get_plugin_registry()
-    if registry is None or not trt.init_libnvinfer_plugins(logger, ""):
+    registry = load_tensorrt().get_plugin_registry()
+    if registry is None:
         raise DeviceError(LOG.explain("TensorRT has no plugin registry; install it again"))
     try:
         handle = registry.load_library(str(path))

@@ -1,0 +1,76 @@
+"""Is a bundle for this device? Needs neither onnx nor torch."""
+
+import re
+
+from irstd.bundle import Bundle
+from irstd.engine_record import EngineDevice
+from irstd.errors import BundleMismatch
+from irstd.targets import TARGETS, Target, find_target
+
+# Of its nominal memory a board shows the system 0.86 and more: 30697 of 32 GB on AGX Orin, 7486 MB
+# of 8 GB on Orin Nano with JetPack 7.2, 3602 MB of 4 GB.
+_MEMORY_SHARE = 0.8
+_SESSION = "tensorrt"
+
+
+def check_target(bundle: Bundle, device: EngineDevice, memory_bytes: int) -> Target:
+    """Refuse a bundle that was built for another device.
+
+    Args:
+        bundle: What is to be finished.
+        device: This one.
+        memory_bytes: Of the GPU, which on a Jetson is the board's.
+
+    Returns:
+        The bundle's target.
+
+    Raises:
+        BundleMismatch: Names both sides, and the command that mends it.
+    """
+    target = find_target(bundle.manifest.target)
+    if not target.portable:
+        raise BundleMismatch(
+            f"{bundle.path}: built for {target.name}, which brings its engine: there is nothing to "
+            f"finish; run it: irstd-run {bundle.path} SOURCE"
+        )
+    if _SESSION not in target.engines:
+        raise BundleMismatch(f"{bundle.path}: {target.name} does not run TensorRT")
+    fitting = fitting_targets(device, memory_bytes)
+    if target.name in fitting:
+        return target
+    there = f"built for {target.name} ({target.description})"
+    found = f"{device.board or device.gpu}, sm_{device.architecture}, {memory_bytes / 1e9:.1f} GB"
+    command = (
+        f"irstd-compile build ... --target {fitting[0]}"
+        if fitting
+        else "this SDK knows no target for it"
+    )
+    raise BundleMismatch(f"{bundle.path}: {there}; this is {found}: {command}")
+
+
+def fitting_targets(device: EngineDevice, memory_bytes: int) -> list[str]:
+    """Return the targets that a device is, the most likely first.
+
+    The compute capability must be equal. Of several, as there are for Orin, those count whose
+    name is in the board's; where none is, as on some carrier boards, all that its memory suffices
+    for.
+    """
+    capable = [
+        target for target in TARGETS.values()
+        if target.compute_capability == divmod(device.architecture, 10)
+    ]  # fmt: skip
+    named = [target for target in capable if _words(target) <= _split(device.board)]
+    roomy = [
+        target for target in named or capable
+        if not target.memory_gb or memory_bytes >= _MEMORY_SHARE * target.memory_gb * 1e9
+    ]  # fmt: skip
+    return [t.name for t in sorted(roomy, key=lambda t: -(t.memory_gb or 0))]
+
+
+def _words(target: Target) -> set[str]:
+    """Return what tells a board from others: {"orin", "nano"} of "Jetson Orin Nano 8 GB"."""
+    return _split(re.sub(r"\d+ GB", "", target.description)) - {"jetson"}
+
+
+def _split(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", text.lower()))
