@@ -27,7 +27,7 @@ from irstd.errors import BundleCorrupt, UsageError, one_line
 from irstd.targets import Target
 from irstd.types import Precision
 
-PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)  # what a source is estimated in
 _UNIT = TensorRange(-1.0, 1.0, -1.0, 1.0, 0.0)
 # Where the graph decides nothing about normalisation, and the cost does not depend on it.
 _ANY_NORMALIZATION = Normalization((0.0,), (1.0,))
@@ -60,7 +60,8 @@ def open_subject(
 
     Args:
         source: Path of an .irstd or .onnx file, or a network's name.
-        target: Whose form of the graph is wanted; a bundle's graph stays as it was built.
+        target: Whose form of the graph is wanted, the same for all GPUs; a bundle's graph stays as
+            it was built.
         precision: One of PRECISIONS; None: all of a source's, the one of a bundle.
         size_hw: Input size, px; None: the default. A bundle has its own.
 
@@ -70,12 +71,6 @@ def open_subject(
         ExportError: The graph cannot be read or lowered.
         MissingDependency: A network without shipped weights, and torch is not installed.
     """
-    if precision is not None and precision not in PRECISIONS:
-        known = ", ".join(item.value for item in PRECISIONS)
-        raise UsageError(
-            f"--precision {precision.value}: a source is estimated in {known}; build a mixed "
-            "bundle and estimate that"
-        )
     if source.endswith(".irstd"):
         return _bundle(Path(source), precision, size_hw)
     prepared = prepared_of(source, size_hw)
