@@ -13,6 +13,12 @@ from irstd.runtime.sessions.fake_session import open_fake
 from irstd.runtime.sessions.onnxruntime_session import open_onnxruntime, open_reference
 from irstd.runtime.sessions.openvino_session import open_openvino
 from irstd.runtime.sessions.protocol import Session
+from irstd.runtime.sessions.tensorrt_session import (
+    import_tensorrt,
+    import_tensorrt_rtx,
+    open_tensorrt,
+    open_tensorrt_rtx,
+)
 
 __all__ = [
     "ENGINES",
@@ -27,13 +33,25 @@ SESSIONS: dict[str, Callable[[bytes, int | None], Session]] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
     "reference": open_reference,
+    "tensorrt": open_tensorrt,
+    "tensorrt_rtx": open_tensorrt_rtx,
     "fake": open_fake,
 }
 
-# "reference" is a way to run onnxruntime, so it shares its library.
-_LIBRARIES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "reference": "onnxruntime"}
+# The modules that a library may be installed as. "reference" is a way to run onnxruntime, so it
+# shares its library.
+_LIBRARIES = {
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "reference": ("onnxruntime",),
+    "tensorrt": ("tensorrt",),
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
 # What a user may ask for by name: every session but the one for tests.
 ENGINES = tuple(_LIBRARIES)
+
+# Those that say more than that they are not installed.
+_IMPORTS = {"tensorrt": import_tensorrt, "tensorrt_rtx": import_tensorrt_rtx}
 
 MOST_THREADS = 1024
 _INSTALL = "pip install 'irstd-sdk[cpu]'"
@@ -45,13 +63,16 @@ def open_session(name: str, model: bytes, *, threads: int | None = None) -> Sess
     Args:
         name: Key of SESSIONS.
         model: What that engine loads: a serialized ONNX graph with static shapes, one float32
-            image input (1, C, H, W) and float32 outputs; for "fake" see FakeSession.
+            image input (1, C, H, W) and float32 outputs; for "tensorrt" and "tensorrt_rtx" the
+            plan that it built; for "fake" see FakeSession.
         threads: Threads that one inference may use; None leaves the choice to the library.
 
     Raises:
         UsageError: No such session, or `threads` outside 1 to MOST_THREADS.
         MissingDependency: Its library is not installed, or its installation is broken.
         BuildError: The library refuses the graph.
+        BundleMismatch: A plan is of another library or GPU, or damaged.
+        DeviceError: There is no GPU, or no memory.
     """
     opener = SESSIONS[_known(name)]
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
@@ -62,7 +83,9 @@ def open_session(name: str, model: bytes, *, threads: int | None = None) -> Sess
 
 def installed_sessions() -> list[str]:
     """Return the sessions whose library is installed, without loading any of them."""
-    return [name for name, module in _LIBRARIES.items() if importlib.util.find_spec(module)]
+    return [
+        name for name, modules in _LIBRARIES.items() if any(map(importlib.util.find_spec, modules))
+    ]
 
 
 def library_version(name: str) -> str:
@@ -78,7 +101,7 @@ def library_version(name: str) -> str:
     # OpenVINO appends its build number and branch after a dash.
     version = str(module.__version__).split("-")[0]
     form = ", node by node" if name == "reference" else ""
-    return f"{_LIBRARIES[name]} {version}{form}"
+    return f"{_LIBRARIES[name][0]} {version}{form}"
 
 
 def _known(name: str) -> str:
@@ -91,7 +114,9 @@ def _library(name: str) -> ModuleType | None:
     """Import the library behind a session; None for a session that needs none."""
     if name not in _LIBRARIES:
         return None
-    library = _LIBRARIES[name]
+    if name in _IMPORTS:
+        return _IMPORTS[name]()
+    (library,) = _LIBRARIES[name]
     try:
         return importlib.import_module(library)
     except ModuleNotFoundError as error:
