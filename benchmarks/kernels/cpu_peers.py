@@ -42,9 +42,7 @@ class Work:
 
 def work_of(case: Case, arrays: Mapping[str, Array]) -> Work:
     """Return what peers compute of a case in float32."""
-    return Work(
-        arrays, lambda: _torch_function(case), functools.partial(_plain_graph, case, arrays)
-    )
+    return Work(arrays, lambda: torch_function(case), functools.partial(_plain_graph, case, arrays))
 
 
 def peers(work: Work, threads: int) -> Iterator[tuple[str, Run]]:
@@ -65,7 +63,8 @@ def peers(work: Work, threads: int) -> Iterator[tuple[str, Run]]:
                 ) from error
 
 
-def _torch_function(case: Case) -> Callable[..., Any]:
+def torch_function(case: Case) -> Callable[..., Any]:
+    """Return the plain torch operators of a case, which take its arrays as tensors, by name."""
     from irstd.compile.operators.haar_gate import haar_gate
     from irstd.compile.operators.ms_deform_attn import ms_deform_attn
     from irstd.compile.operators.spectral_split import spectral_split

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from irstd.benchmarks.kernels.cases import Array, Case
+from irstd.benchmarks.kernels.cpu_peers import torch_function
 from irstd.benchmarks.kernels.gpu_timing import Run
 from irstd.errors import BuildError, MissingDependency
 
-MAX_RADIUS = 0.5**0.5  # cycles/pixel
 _IM2COL_STEP = 64
 # Of FlashDeformAttn, chosen as its own Python does: channels of a thread, most threads of a block.
 _FLASH_STRIDE, _FLASH_THREADS, _FLASH_QUERIES = 8, 512, 64
@@ -148,11 +148,7 @@ class TorchPeers:
         case: Case,
         arrays: Mapping[str, Array],
     ) -> Candidate:
-        tensors = self._tensors(arrays)
-        if case.op == "ms_deform_attn":
-            attend = prepare(plain_ms_deform_attn)
-            return self._timed(name, lambda: attend(case, tensors))
-        function = prepare(PLAIN[case.op])
+        tensors, function = self._tensors(arrays), prepare(plain_function(case))
         return self._timed(name, lambda: function(**tensors))
 
     def _timed(self, name: str, call: Callable[[], Any]) -> Candidate:
@@ -232,56 +228,20 @@ def flash_threads(queries: int, lanes: int) -> int:
     return max(fitting, default=1) * lanes
 
 
-def plain_haar_gate(x: Any, weight: Any, bias: Any) -> Any:
-    """Haar gate (models.md 1.8) in torch: four depthwise filters, four gates, one product."""
-    import torch
-    import torch.nn.functional as F
+def plain_function(case: Case) -> Callable[..., Any]:
+    """Return the plain torch operators of a case in its precision, for tensors by name.
 
-    channels = x.shape[1]
-    signs = torch.tensor(
-        [[[1, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]], [[1, 1], [1, 1]]],
-        dtype=x.dtype,
-        device=x.device,
-    )
-    padded = F.pad(x, (1, 0, 1, 0))
-    total = torch.zeros_like(x[:, :1])
-    for band in range(4):
-        kernel = (0.5 * signs[band]).expand(channels, 1, 2, 2)
-        filtered = F.conv2d(padded, kernel, groups=channels)
-        pooled = torch.cat([filtered.amax(1, True), filtered.mean(1, True)], 1)
-        logit = F.conv2d(
-            pooled,
-            weight[band : band + 1].to(x.dtype),
-            bias[band : band + 1].to(x.dtype),
-            padding=3,
-        )
-        total = total + torch.sigmoid(logit)
-    return x * total
-
-
-def plain_spectral_split(x: Any, cutoff: Any, gate_weight: Any, gate_bias: Any, gamma: Any) -> Any:
-    """Spectral split (models.md 4.5) in torch: two transforms, two gates.
-
-    In float32: torch transforms halves only where both sides are powers of two.
+    The spectral split in float32: torch transforms halves only where both sides are powers of two.
     """
-    import torch
-    import torch.nn.functional as F
+    function = torch_function(case)
+    if case.op == "spectral_split":
+        return lambda x, **others: function(x.float(), **others).to(x.dtype)
 
-    image = x.float()
-    height, width = image.shape[2:]
-    v = torch.fft.fftfreq(height, device=x.device)[:, None]
-    u = torch.fft.rfftfreq(width, device=x.device)[None]
-    radius = (u * u + v * v).sqrt()
-    mask = 1 / (1 + (radius / cutoff[:, None, None]) ** 4)
-    low = torch.fft.irfft2(torch.fft.rfft2(image) * mask, s=(height, width))
-    total = image
-    for band, part in enumerate((low, image - low)):
-        pooled = torch.cat([part.mean(1, True), part.amax(1, True)], 1)
-        logit = F.conv2d(
-            pooled, gate_weight[band : band + 1], gate_bias[band : band + 1], padding=3
-        )
-        total = total + gamma[band][:, None, None] * part * torch.sigmoid(logit)
-    return total.to(x.dtype)
+    def run(**tensors: Any) -> Any:
+        dtype = next(iter(tensors.values())).dtype
+        return function(**{name: tensor.to(dtype) for name, tensor in tensors.items()})
+
+    return run
 
 
 def _locations_and_weights(case: Case, tensors: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -301,33 +261,3 @@ def _locations_and_weights(case: Case, tensors: Mapping[str, Any]) -> tuple[Any,
     locations = reference[:, :, None, None, None] + moved
     weights = logits.flatten(-2).softmax(-1).view_as(logits)
     return locations.to(offsets.dtype), weights
-
-
-def plain_ms_deform_attn(case: Case, tensors: Mapping[str, Any]) -> Any:
-    """Deformable attention (models.md 3.3) in torch: one grid_sample for each level."""
-    import torch
-    import torch.nn.functional as F
-
-    value = tensors["value"]
-    images, _, heads, d_head = value.shape
-    locations, weights = _locations_and_weights(case, tensors)
-    queries = locations.shape[1]
-    grids = 2 * locations - 1
-    sampled = []
-    start = 0
-    for level, (height, width) in enumerate(case.level_hw):
-        end = start + height * width
-        maps = value[:, start:end].permute(0, 2, 3, 1).reshape(-1, d_head, height, width)
-        grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)
-        sampled.append(F.grid_sample(maps, grid, align_corners=False))
-        start = end
-    stacked = torch.stack(sampled, -2).flatten(-2)  # (N * M, D, Lq, L * P)
-    shares = weights.transpose(1, 2).reshape(images * heads, 1, queries, -1)
-    summed = (stacked * shares).sum(-1).view(images, heads * d_head, queries)
-    return summed.transpose(1, 2)
-
-
-PLAIN: dict[str, Callable[..., Any]] = {
-    "haar_gate": plain_haar_gate,
-    "spectral_split": plain_spectral_split,
-}
