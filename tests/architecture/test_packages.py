@@ -45,7 +45,7 @@ def test_every_package_says_what_it_is(folder):
 
 
 def test_every_test_folder_mirrors_a_package():
-    allowed = {*NAMES, "architecture", "hostile", "kernels", "gpu"}
+    allowed = {*NAMES, "architecture", "contract", "docs", "hostile", "kernels", "gpu"}
     found = {p.parent.name for p in (ROOT / "tests").glob("*/test_*.py")}
     assert found <= allowed
 
