@@ -12,6 +12,7 @@ from irstd.bundle import write_bundle
 from irstd.compile.accuracy import Verdict
 from irstd.compile.assemble import deployed_member, make_manifest, make_members
 from irstd.compile.builders.cpu import REFERENCE, EngineTrials, choose_engine, reference_outputs
+from irstd.compile.builders.tensorrt_rtx_bundle import rtx_trials
 from irstd.compile.frame_sets import (
     choose_frames,
     golden_frames,
@@ -86,7 +87,7 @@ def run_build(
         seen = [read_checked(file, prepared.spec) for file in frames.calibrate] or golden
     lowered = lower(prepared, settings.lowering, seen, cache, progress)
     progress.stage("trying engines")
-    trials = build_engines(prepared, lowered, settings.lowering, inputs)
+    trials = build_engines(prepared, lowered, settings.lowering, inputs, cache, progress)
     progress.stage(f"verifying on {len(frames.verify)} frames")
     verdict = measure_accuracy(
         frames.verify, prepared, lowered, trials.evaluator, settings.budget, cache, progress
@@ -98,7 +99,8 @@ def run_build(
     progress.stage(f"writing {out}")
     report = make_report(settings, frames, prepared, lowered, trials, verdict)
     manifest = make_manifest(source, prepared, settings, trials)
-    digest = write_bundle(out, manifest, make_members(prepared, lowered, golden, report))
+    members = make_members(prepared, lowered, golden, report) | dict(trials.members)
+    digest = write_bundle(out, manifest, members)
     return BuildResult(out, digest, manifest, verdict, report)
 
 
@@ -130,14 +132,18 @@ def build_engines(
     lowered: Lowered,
     settings: LoweringSettings,
     inputs: Sequence[NDArray[np.float32]],
+    cache: Path | None = None,
+    progress: Progress = SILENT,
 ) -> EngineTrials:
-    """Build for the target's engines; nothing where the engine is built on the device itself.
+    """Build for the target's engines: those that run here, and those that any machine can build.
 
     Args:
         prepared: The plain FP32 graph.
         lowered: The deployed graph.
         settings: Target and form.
         inputs: Tensors to compare and time on.
+        cache: Folder for stage results, None for none.
+        progress: Told of the builds that take time.
 
     Raises:
         MissingDependency: None of the target's engines is installed.
@@ -145,7 +151,7 @@ def build_engines(
     """
     target = find_target(settings.target)
     if target.portable:
-        return EngineTrials()
+        return rtx_trials(lowered.model, target, cache, progress)
     preference = [*target.engines]
     if lowered.precision is Precision.INT8 and settings.form != target.int8_form:
         # A signed graph on a CPU is there to be evaluated: where instructions saturate, computing

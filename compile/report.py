@@ -42,6 +42,7 @@ def make_report(
             "lint": [dataclasses.asdict(finding) for finding in lowered.findings],
             "engines": [dataclasses.asdict(choice) for choice in trials.choices],
             "engines_refused": trials.refused,
+            "engines_built": trials.built,
             "verdict": verdict.to_dict(),
         }
     )

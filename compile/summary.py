@@ -108,7 +108,9 @@ def inspect_report(path: Path) -> dict[str, Any]:
         "kept_in_float": part("float_nodes", dict),
         "kernels": part("kernels", dict),
         "written_out": part("written_out", dict),
+        "lint": part("lint", list),
         "engines_refused": part("engines_refused", dict),
+        "engines_built": part("engines_built", dict),
         "verdict": part("verdict", dict) or None,
         "environment": part("environment", dict),
         "calibrated_on": part("calibrated_on", list),
@@ -187,14 +189,13 @@ def _change_lines(verdict: Mapping[str, Any]) -> list[str]:
 
 
 def _engine_lines(engines: Sequence[Mapping[str, Any]], refused: Mapping[str, Any]) -> list[str]:
-    if not engines:
-        return ["engine: portable, it is built on the device"]
     lines = [
         f"engine {'*' if engine['chosen'] else ' '} {engine['library']}: "
         + (f"{engine['median_ms']:.2f} ms, " if engine["median_ms"] is not None else "")
         + engine["reason"]
         for engine in engines
     ]
+    lines = lines or ["engine: portable, it is built on the device"]
     return lines + [f"engine   {name}: did not run: {why}" for name, why in refused.items()]
 
 

@@ -8,6 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,14 @@ class EngineTrials:
     Attributes:
         choices: Those that ran; at most one is chosen.
         refused: Those that did not, by session name, each with the reason.
+        members: Engines for a device that is not this one, by their name in the bundle.
+        built: What is known of each of them, JSON values.
     """
 
     choices: tuple[EngineChoice, ...] = ()
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    members: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    built: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def chosen(self) -> EngineChoice | None:

@@ -195,7 +195,7 @@ def test_our_own_graphs_keep_every_rule(network, norm, precision, lowered):
     assert lowered(network, norm, precision, "rtx-40").findings == ()
 
 
-@pytest.mark.parametrize("precision", list(Precision)[:3])
+@pytest.mark.parametrize("precision", list(Precision))
 def test_one_graph_serves_every_nvidia_target(precision, lowered):
     nvidia = [name for name, target in TARGETS.items() if target.compute_capability is not None]
     graphs = {lowered("acm", "batch", precision, name).model for name in nvidia[::3]}
