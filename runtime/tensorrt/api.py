@@ -6,13 +6,14 @@ behind them (tests/contract).
 """
 
 import collections
+import contextlib
 import functools
 import importlib
 import logging
 import re
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -162,22 +163,44 @@ class Log:
 
     Args:
         capacity: Lines that are kept.
+
+    Attributes:
+        interrupted: Ctrl-C came while a line was written, where nothing may be raised: that would
+            have to pass through TensorRT's C++. Whoever called TensorRT asks, and raises.
     """
 
     def __init__(self, capacity: int = LOG_LINES) -> None:
         self._lines: collections.deque[tuple[str, str]] = collections.deque(maxlen=capacity)
         self._lock = threading.Lock()
+        self._collectors: list[tuple[str, list[str]]] = []
+        self.interrupted = False
 
     def add(self, severity: str, message: str) -> None:
         """Keep a line, and hand it to the logger of this module at the same severity."""
         with self._lock:
             self._lines.append((severity, message.strip()))
+            for wanted, found in self._collectors:
+                if wanted in message:
+                    found.append(message.strip())
         _log.log(_LEVELS.get(severity, logging.INFO), "%s", message.strip())
 
     def clear(self) -> None:
         """Forget all lines, before an operation whose errors are to be told apart."""
         with self._lock:
             self._lines.clear()
+            self.interrupted = False
+
+    @contextlib.contextmanager
+    def collecting(self, text: str) -> Iterator[list[str]]:
+        """Collect the messages that hold `text`, however many, in the list that this yields."""
+        collector: tuple[str, list[str]] = (text, [])
+        with self._lock:
+            self._collectors.append(collector)
+        try:
+            yield collector[1]
+        finally:
+            with self._lock:
+                self._collectors.remove(collector)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -232,7 +255,10 @@ def tensorrt_logger(trt: ModuleType) -> Any:
 
         def log(self, severity: Any, msg: str) -> None:
             # The thousands of verbose lines of a build would push the errors out.
-            if severity != trt.ILogger.VERBOSE or _log.isEnabledFor(logging.DEBUG):
-                LOG.add(names[severity], msg)
+            try:
+                if severity != trt.ILogger.VERBOSE or _log.isEnabledFor(logging.DEBUG):
+                    LOG.add(names[severity], msg)
+            except KeyboardInterrupt:
+                LOG.interrupted = True
 
     return Forwarding()

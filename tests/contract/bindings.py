@@ -15,12 +15,15 @@ Checks that are to hold for every version are written as ordinary pytest tests i
 """
 
 import functools
+import importlib
+import importlib.util
 import os
 import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -99,5 +102,10 @@ def import_bindings() -> ModuleType:
     wanted = os.environ[VERSION_VARIABLE]
     assert tensorrt_bindings.__version__ == wanted, f"{tensorrt_bindings.__version__} != {wanted}"
     sys.modules["tensorrt"] = tensorrt_bindings
+    with warnings.catch_warnings():
+        # NVIDIA's Python of 10.6 and later; compiling it warns, which is an error in our tests.
+        warnings.simplefilter("ignore")
+        if importlib.util.find_spec("tensorrt.plugin"):
+            importlib.import_module("tensorrt.plugin")
     module: ModuleType = tensorrt_bindings
     return module

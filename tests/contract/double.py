@@ -149,6 +149,12 @@ def tensorrt_double(
     return module
 
 
+def name_of(member: Any) -> str:
+    """Return the name of an enumeration's member; where two have one value, not a former name."""
+    names = [name for name, other in type(member).__members__.items() if other == member]
+    return next(name for name in names if name != "WEIGHTLESS")
+
+
 class HostMemory:
     """IHostMemory: bytes of TensorRT's."""
 
@@ -161,17 +167,25 @@ class HostMemory:
 
 
 class Registry:
-    """IPluginRegistry, as far as libraries go."""
+    """IPluginRegistry: the libraries of the script load, and what registers is remembered."""
 
     def __init__(self, double: Double) -> None:
         self._double = double
-        self.loaded: list[str] = []
+        self._loaded: list[str] = []
+        self._creators: dict[tuple[str, str], Any] = {}
 
     def load_library(self, plugin_path: str) -> object:
         if plugin_path not in self._double.script.libraries:
             return None
-        self.loaded.append(plugin_path)
+        self._loaded.append(plugin_path)
         return object()
+
+    def register_creator(self, creator: Any, plugin_namespace: str = "") -> bool:
+        self._creators[plugin_namespace, creator.name] = creator
+        return True
+
+    def get_creator(self, type: str, version: str, plugin_namespace: str = "") -> Any:
+        return self._creators.get((plugin_namespace, type))
 
 
 class Builder:
@@ -211,7 +225,7 @@ class Builder:
             **network._graph,
             "version": double.trt.__version__,
             "strongly_typed": network._is_strongly_typed(),
-            "flags": sorted(flag.name for flag in config._flags),
+            "flags": sorted(name_of(flag) for flag in config._flags),
             "level": config.builder_optimization_level,
             "model_sha256": hashlib.sha256(network._model).hexdigest(),
         }
@@ -251,7 +265,7 @@ class Config:
     def __init__(self, double: Double) -> None:
         trt = double.trt
         self._double = double
-        self._flags: set[Any] = set()
+        self._flags = {trt.BuilderFlag.TF32}
         self._limits: dict[Any, int] = {}
         self._timing_cache: Any = None
         self.builder_optimization_level = 3
@@ -263,6 +277,9 @@ class Config:
 
     def set_flag(self, flag: Any) -> None:
         self._flags.add(flag)
+
+    def clear_flag(self, flag: Any) -> None:
+        self._flags.discard(flag)
 
     def get_flag(self, flag: Any) -> bool:
         return flag in self._flags

@@ -1,0 +1,133 @@
+"""Why TensorRT built nothing, from what its parser and its log say."""
+
+import re
+from types import ModuleType
+from typing import Any
+
+from irstd.errors import BuildError, DeviceError, IrstdError, MissingDependency, one_line
+from irstd.runtime.tensorrt.api import LOG, Version
+
+MIB = 1 << 20
+_TOLD_ERRORS = 3
+_PLAIN = "the bundle's model.onnx is the same network in standard operators"
+
+# What to do, by the code of a parser error, as TensorRT's enumeration ErrorCode names it.
+_ADVICE = {
+    "MODEL_DESERIALIZE_FAILED": "the graph is damaged: irstd-compile verify BUNDLE checks it",
+    "MEM_ALLOC_FAILED": "memory is short: close other programs or add swap",
+    "UNSUPPORTED_NODE": "this version does not have the operator: use a later TensorRT, or build "
+    "the bundle from standard operators",
+    "UNSUPPORTED_NODE_ATTR": "this version does not have that form of the operator: use a later "
+    "TensorRT, or replace it in the source",
+    "UNSUPPORTED_NODE_INPUT": "this version wants that input to be a constant or of another kind: "
+    "use a later TensorRT, or replace the operator in the source",
+    "UNSUPPORTED_NODE_DATATYPE": "this version does not compute the operator in that type: build "
+    "the bundle with --precision fp16 or fp32",
+    "UNSUPPORTED_NODE_DYNAMIC": "a shape is not fixed: build the bundle with --imgsz HxW",
+    "UNSUPPORTED_NODE_SHAPE": "this version does not take that shape: build the bundle with "
+    "another --imgsz HxW",
+    "INVALID_NODE": "the graph is not sound, or TensorRT reads it otherwise: compare "
+    "irstd-compile verify BUNDLE",
+}
+_OTHER_ADVICE = "build the bundle with --precision fp32 to see whether the precision is refused"
+
+_SHORT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemory|insufficient memory|could not be allocated|"
+    r"allocator error|CUDA initialization failure with error: 2\b",
+    re.IGNORECASE,
+)
+_NO_KERNEL = re.compile(r"Could not find any implementation for node (.+?)\.?\)?$", re.MULTILINE)
+_NO_LIBRARY = re.compile(r"Unable to load library: ([^\s:]+)")
+_NO_CUDA = re.compile(r"CUDA initialization failure with error: (\d+)")
+_OLD_DRIVER, _NO_DEVICE = "35", "100"
+
+
+def parser_failure(trt: ModuleType, parser: Any) -> str:
+    """Return what the ONNX parser refused: node, operator, reason, and what to do.
+
+    Args:
+        trt: The module `tensorrt`.
+        parser: One whose `parse` returned False.
+    """
+    count = parser.num_errors
+    errors = [parser.get_error(index) for index in range(min(count, _TOLD_ERRORS))]
+    if not errors:
+        return LOG.explain("TensorRT refuses the graph and gives no reason")
+    told = "; then ".join(_one(error) for error in errors)
+    more = f"; and {count - len(errors)} more" if count > len(errors) else ""
+    return LOG.explain(f"TensorRT {trt.__version__} refuses the graph: {told}{more}")
+
+
+def build_failure(workspace_bytes: int | None, memory_bytes: int | None) -> IrstdError:
+    """Return the error of a build that gave no plan; the log says why.
+
+    Args:
+        workspace_bytes: The limit it was built under, None for none.
+        memory_bytes: Of the device, None if not known.
+    """
+    said = "\n".join(LOG.lines)
+    node = _NO_KERNEL.search(said)
+    where = f" for node {one_line(node[1], 120)}" if node else ""
+    if _SHORT_OF_MEMORY.search(said):
+        limit = "no limit" if workspace_bytes is None else f"{workspace_bytes // MIB} MiB"
+        size = "" if memory_bytes is None else f" of {memory_bytes // MIB} MiB"
+        return BuildError(
+            LOG.explain(
+                f"TensorRT ran out of device memory{size} while building{where}; its workspace had "
+                f"{limit}: stop the desktop (sudo systemctl isolate multi-user) and other "
+                "programs, add swap, or allow less workspace"
+            )
+        )
+    if node:
+        return BuildError(
+            LOG.explain(
+                f"TensorRT has no kernel{where}: allow more workspace, use a later TensorRT, or "
+                "build the bundle in another precision"
+            )
+        )
+    return BuildError(LOG.explain("TensorRT gives no engine"))
+
+
+def no_object(version: Version, what: str) -> IrstdError:
+    """Return the error for a builder, runtime or other object that TensorRT does not make."""
+    said = "\n".join(LOG.lines)
+    if library := _NO_LIBRARY.search(said):
+        return MissingDependency(
+            LOG.explain(
+                f"TensorRT {version} does not find {library[1]}: its packages are of different "
+                "versions, or the folder is not in LD_LIBRARY_PATH; Jetson: sudo apt install "
+                "--reinstall nvidia-jetpack, elsewhere: pip install --force-reinstall tensorrt"
+            )
+        )
+    if _SHORT_OF_MEMORY.search(said):
+        return DeviceError(
+            LOG.explain(f"TensorRT makes no {what}: the device's memory is full; stop what uses it")
+        )
+    if cuda := _NO_CUDA.search(said):
+        reason = {
+            _OLD_DRIVER: "the driver is older than the CUDA that this TensorRT is for, or absent: "
+            "update the driver, or install a TensorRT for its CUDA",
+            _NO_DEVICE: "there is no NVIDIA GPU here; build on the device",
+        }.get(cuda[1], "irstd-compile doctor says more")
+        return DeviceError(LOG.explain(f"TensorRT {version} cannot use CUDA: {reason}"))
+    return DeviceError(
+        LOG.explain(f"TensorRT {version} makes no {what}: irstd-compile doctor says more")
+    )
+
+
+def _one(error: Any) -> str:
+    """Return one parser error as a phrase."""
+    # Up to 10.16, `name` of this one enumeration is not its name: the bindings hide it.
+    code, text = str(error.code()).rpartition(".")[2], one_line(error.desc(), 200)
+    # TensorRT 8.6 knows the node's number only.
+    name = error.node_name() if hasattr(error, "node_name") else ""
+    operator = error.node_operator() if hasattr(error, "node_operator") else ""
+    number = f"number {error.node()}" if error.node() >= 0 else ""
+    node = " ".join(filter(None, [operator, repr(name) if name else "", number]))
+    is_plugin = "plugin" in text.lower()
+    advice = (
+        f"the plugin {operator or 'of that operator'} is not loaded or of another version: {_PLAIN}"
+        if is_plugin
+        else _ADVICE.get(code, _OTHER_ADVICE)
+    )
+    return f"{f'node {node}: ' if node else ''}{text} ({code}): {advice}"
