@@ -41,7 +41,7 @@ class HostArray:
         self.free.atexit = False  # the context goes, and all its memory
         self.device_address = device.binding.device_address(self._address)
         memory = (ctypes.c_ubyte * self.nbytes).from_address(self._address)
-        self.array: NDArray[Any] = np.frombuffer(memory, wanted).reshape(tuple(shape))
+        self.array: NDArray[Any] = np.frombuffer(memoryview(memory), wanted).reshape(tuple(shape))
 
     def copy_to(self, array: "DeviceArray") -> None:
         """Copy all of it into an array of its size on the device, in the device's stream."""

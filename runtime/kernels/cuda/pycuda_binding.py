@@ -55,7 +55,7 @@ class Pycuda:
             raise DeviceError(f"pycuda finds no NVIDIA driver: {one_line(error)}") from error
         self._cuda: Any = cuda
         self._memory: dict[int, Any] = {}
-        self._host: dict[int, NDArray[np.uint8]] = {}
+        self._host: dict[int, Any] = {}  # arrays of bytes, which hold the memory as their base
         self._streams: dict[int, Any] = {0: None}
         self._of_thread = threading.local()
         with self._checked():
