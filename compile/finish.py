@@ -16,6 +16,8 @@ from irstd.bundle import Bundle, read_bundle, write_bundle
 from irstd.compile.accuracy import Verdict, is_labelled, judge, score_frames, unmeasured
 from irstd.compile.builders.cpu import time_sessions
 from irstd.compile.builders.tensorrt import inspect_plan
+from irstd.compile.builders.torch_tensorrt_bundle import NAME as TORCH_TENSORRT
+from irstd.compile.builders.torch_tensorrt_bundle import torch_source
 from irstd.compile.engine_store import StoredEngine
 from irstd.compile.finish_checks import check_target
 from irstd.compile.finish_engine import Bench, Made, make_engine, open_engine, use_held
@@ -100,6 +102,8 @@ def finish_bundle(
     proof: Proof | None = None,
     *,
     rebuild: bool = False,
+    builder: str = SESSION,
+    weights: Path | None = None,
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> Finished:
@@ -113,6 +117,8 @@ def finish_bundle(
         out: Where the finished one goes; None: in the place of `path`.
         proof: What to verify besides the golden frames.
         rebuild: Build anew, whatever the bundle and the cache hold.
+        builder: "tensorrt", or "torch_tensorrt": from the torch module, anew.
+        weights: Of the torch module; None takes the shipped ones.
         cache: Folder for engines, None for none.
         progress: Told of each stage.
 
@@ -136,12 +142,13 @@ def finish_bundle(
     progress.stage("looking at this device")
     device, properties = this_device()
     check_target(bundle, device, properties.memory_bytes)
-    held = None if rebuild else held_engine(bundle)
+    torch = torch_source(bundle, weights) if builder == TORCH_TENSORRT else None
+    held = None if rebuild or torch else held_engine(bundle)
     if held is not None:
         check_device(bundle, held.record.key.device, device)
         if out == path and not files:
             return Finished(path, bundle.sha256, held.record, "bundle")
-    bench = Bench(bundle, device, properties, cache, progress, rebuild=rebuild)
+    bench = Bench(bundle, device, properties, cache, progress, rebuild=rebuild, torch=torch)
     made = use_held(bundle, held) if held else make_engine(bench, bundle.manifest.model)
     progress.stage("running the golden frames")
     session = open_engine(made.engine)

@@ -33,6 +33,15 @@ def add_finish(verbs: Any) -> None:
         "--budget", metavar="LIST", help='such as "hse=-0.3,fa=+2" (default: the build\'s)'
     )
     verb.add_argument(
+        "--builder", choices=("tensorrt", "torch_tensorrt"), default="tensorrt",
+        help="what builds the engine: TensorRT from the graph, or Torch-TensorRT from the torch "
+        "module (docs/torch-tensorrt.md)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--weights", type=to_path, metavar="FILE",
+        help="of the torch module, for --builder torch_tensorrt (default: the shipped ones)",
+    )  # fmt: skip
+    verb.add_argument(
         "--rebuild", action="store_true", help="build anew, whatever BUNDLE and the cache hold"
     )
     verb.add_argument(
@@ -50,6 +59,8 @@ def _finish(options: argparse.Namespace) -> Outcome:
 
     if options.data is None and (options.budget or options.list):
         raise UsageError(f"{'--budget' if options.budget else '--list'} needs --data DIR")
+    if options.weights is not None and options.builder == "tensorrt":
+        raise UsageError("--weights goes with --builder torch_tensorrt")
     if options.out is not None and options.out.suffix != ".irstd":
         raise UsageError(f"-o {options.out}: a bundle's name ends in .irstd")
     budget = parse_budget(options.budget) if options.budget else None
@@ -58,6 +69,8 @@ def _finish(options: argparse.Namespace) -> Outcome:
         options.out,
         Proof(options.data, options.list, budget),
         rebuild=options.rebuild,
+        builder=options.builder,
+        weights=options.weights,
         cache=_cache(options),
         progress=Progress(quiet=options.quiet),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from irstd.bundle import Bundle
 from irstd.compile.builders.tensorrt import PlanSettings, build_plan
+from irstd.compile.builders.torch_tensorrt_bundle import TorchSource
 from irstd.compile.engine_store import StoredEngine, find_engine, keep_engine, sole_builder
 from irstd.compile.progress import Progress
 from irstd.compile.report import read_report
@@ -40,6 +41,7 @@ class Bench:
         cache: Folder for engines, None for none.
         progress: Told of each stage.
         rebuild: Build anew, whatever the cache holds.
+        torch: Builds the deployed graph's engine from a torch module; None: from the graph.
     """
 
     bundle: Bundle
@@ -48,6 +50,7 @@ class Bench:
     cache: Path | None
     progress: Progress
     rebuild: bool = False
+    torch: TorchSource | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,20 +85,25 @@ def make_engine(bench: Bench, member: str) -> Made:
     is_plain = member == bench.bundle.manifest.reference
     precision = Precision.FP32 if is_plain else bench.bundle.manifest.precision
     settings = PlanSettings(precision, memory_bytes=bench.properties.memory_bytes)
-    members, libraries = ({}, {}) if is_plain else _compile_plugins(bench)
+    torch = None if is_plain else bench.torch
+    members, libraries = ({}, {}) if is_plain or torch else _compile_plugins(bench)
     model = bench.bundle.read(member)
     key = EngineKey(
         graph_sha256=sha256_hex(model),
         precision=precision.value,
         device=bench.device,
-        flags=settings.flags,
+        flags=(*settings.flags, *torch.flags) if torch else settings.flags,
         plugins={op: sha256_hex(libraries[name]) for op, name in members.items()},
     )
     with sole_builder(bench.cache, key, bench.progress):
         if not bench.rebuild and (found := find_engine(bench.cache, key)):
             return Made(found, libraries, "cache")
         bench.progress.stage(f"building the engine of {member}")
-        built = build_plan(model, settings, tell=bench.progress.step)
+        built = (
+            torch.build(settings)
+            if torch
+            else build_plan(model, settings, tell=bench.progress.step)
+        )
         record = EngineRecord(
             key, sha256_hex(built.plan), sha256_hex(built.timing_cache), members, __version__
         )

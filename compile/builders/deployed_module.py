@@ -126,7 +126,7 @@ def refuse_large_activations(deployed: Deployed, inputs: Sequence[Tensor]) -> No
     if name is not None and not largest[name] <= LARGEST_ACTIVATION:
         raise BuildError(
             f"{name or 'the network'} reaches {largest[name]:.3g}, half ends at 65504: build with "
-            "--precision fp32, or without --builder, which keeps single layers in float32"
+            "--precision fp32, or without --builder: that keeps single layers in float32"
         )
 
 

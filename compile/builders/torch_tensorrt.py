@@ -146,6 +146,11 @@ def load_torch_tensorrt() -> tuple[ModuleType, ModuleType]:
         ) from error
 
 
+def torch_tensorrt_version() -> str:
+    """Return the installed version; "none" where there is none."""
+    return _installed("torch-tensorrt") or "none"
+
+
 def check_versions(torch: str | None, torch_tensorrt: str | None) -> None:
     """Check the installed versions of torch and torch-tensorrt against each other.
 
