@@ -11,8 +11,8 @@ from irstd.compile.operators.single import fused_graph, plain_graph
 from irstd.runtime.kernels.haar_gate.reference import haar_gate
 from irstd.runtime.kernels.ms_deform_attn.reference import ms_deform_attn
 from irstd.runtime.kernels.spectral_split.reference import spectral_split
+from tests.operator_inputs import assert_close, attention_inputs, haar_inputs, split_inputs
 
-RELATIVE = 1e-5  # float32 against float64, of the largest value
 MAPS = [(1, 4, 12, 10), (2, 4, 12, 10), (1, 1, 12, 10), (1, 4, 1, 1), (1, 4, 1, 9), (1, 3, 7, 13)]
 # levels, queries (None: reference points), images, heads, d_head, points
 ATTENTION = {
@@ -26,39 +26,6 @@ ATTENTION = {
     "one point": ((8, 8, 4, 4), (8, 8), 1, 2, 8, 1),
     "one pixel": ((1, 1), (1, 1), 1, 2, 8, 4),
 }
-
-
-def floats(rng, *shape, scale=1.0):
-    return (scale * rng.standard_normal(shape)).astype(np.float32)
-
-
-def haar_inputs(rng, shape):
-    weight, bias = floats(rng, 4, 2, 7, 7, scale=0.2), floats(rng, 4)
-    return {"x": floats(rng, *shape), "weight": weight, "bias": bias}
-
-
-def split_inputs(rng, shape):
-    return {
-        "x": floats(rng, *shape),
-        "cutoff": rng.uniform(0.01, 0.7, shape[1]).astype(np.float32),
-        "gate_weight": floats(rng, 2, 2, 7, 7, scale=0.2),
-        "gate_bias": floats(rng, 2),
-        "gamma": floats(rng, 2, shape[1]),
-    }
-
-
-def attention_inputs(rng, level_hw, query_hw, images, heads, d_head, points, spread_px=2.0):
-    positions = sum(h * w for h, w in zip(level_hw[::2], level_hw[1::2], strict=True))
-    queries = 11 if query_hw is None else query_hw[0] * query_hw[1]
-    shape = (images, queries, heads, len(level_hw) // 2, points)
-    inputs = {
-        "value": floats(rng, images, positions, heads, d_head),
-        "offsets": floats(rng, *shape, 2, scale=spread_px),
-        "logits": floats(rng, *shape, scale=3),
-    }
-    if query_hw is None:
-        inputs["reference_points"] = rng.random((images, queries, 2), np.float32)
-    return inputs
 
 
 def run(model, inputs):
@@ -78,9 +45,7 @@ def assert_same(operator, inputs, wanted, **attributes):
     assert not plain.functions
     assert {node.domain for node in plain.graph.node} == {""}
     for model in (fused, plain):
-        result = run(model, inputs)
-        assert result.shape == wanted.shape
-        assert np.abs(result - wanted).max() <= RELATIVE * np.abs(wanted).max()
+        assert_close(run(model, inputs), wanted)
 
 
 @pytest.mark.parametrize("shape", MAPS, ids=str)
@@ -139,5 +104,4 @@ def test_bodies_are_sound_in_every_opset(opset, rng):
         attach_bodies(model)
         del model.graph.output[0].type.tensor_type.shape.dim[:]
         model.graph.output[0].CopyFrom(value("y", TensorProto.FLOAT, wanted.shape))
-        result = run(checked(model, "test"), inputs)
-        assert np.abs(result - wanted).max() <= RELATIVE * np.abs(wanted).max()
+        assert_close(run(checked(model, "test"), inputs), wanted)

@@ -21,8 +21,8 @@ from irstd.runtime.kernels.openvino_extension import (
 from irstd.runtime.kernels.spectral_split.reference import spectral_split
 from irstd.runtime.sessions import open_session
 from irstd.runtime.sessions.openvino_session import add_kernels, openvino_core
+from tests.operator_inputs import assert_close, attention_inputs, haar_inputs, split_inputs
 
-RELATIVE = 1e-5  # float32 against float64, of the largest value
 MAPS = [(1, 8, 24, 20), (2, 8, 24, 20), (1, 3, 24, 20), (1, 8, 1, 1), (1, 8, 2, 33), (1, 5, 17, 9)]
 # levels, queries (None: reference points), images, heads, d_head, points
 ATTENTION = {
@@ -44,48 +44,10 @@ def core():
     return openvino_core()
 
 
-def floats(rng, *shape, scale=1.0):
-    return (scale * rng.standard_normal(shape)).astype(np.float32)
-
-
-def haar_inputs(rng, shape):
-    weight, bias = floats(rng, 4, 2, 7, 7, scale=0.2), floats(rng, 4)
-    return {"x": floats(rng, *shape), "weight": weight, "bias": bias}
-
-
-def split_inputs(rng, shape):
-    return {
-        "x": floats(rng, *shape),
-        "cutoff": rng.uniform(0.01, 0.7, shape[1]).astype(np.float32),
-        "gate_weight": floats(rng, 2, 2, 7, 7, scale=0.2),
-        "gate_bias": floats(rng, 2),
-        "gamma": floats(rng, 2, shape[1]),
-    }
-
-
-def attention_inputs(rng, level_hw, query_hw, images, heads, d_head, points):
-    positions = sum(h * w for h, w in zip(level_hw[::2], level_hw[1::2], strict=True))
-    queries = 11 if query_hw is None else query_hw[0] * query_hw[1]
-    shape = (images, queries, heads, len(level_hw) // 2, points)
-    inputs = {
-        "value": floats(rng, images, positions, heads, d_head),
-        "offsets": floats(rng, *shape, 2, scale=3),
-        "logits": floats(rng, *shape, scale=3),
-    }
-    if query_hw is None:
-        inputs["reference_points"] = rng.random((images, queries, 2), np.float32)
-    return inputs
-
-
 def run(core, model, inputs, threads=1):
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
     return compiled(list(inputs.values()))[0]
-
-
-def assert_close(result, wanted):
-    assert result.shape == wanted.shape
-    assert np.abs(result - wanted).max() <= RELATIVE * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("shape", MAPS, ids=str)
