@@ -161,6 +161,12 @@ class _Fusion:
         }
         self.images = {value.name for value in self.graph.input} - set(self.constant_bytes)
         self.results = {value.name for value in self.graph.output}
+        self.dequantized = {
+            name
+            for node in self.graph.node
+            if node.op_type == "DequantizeLinear"
+            for name in node.output
+        }
         self.stored: dict[str, str] = {name: name for name in self.images}
         self.work: list[NodeProto] = []
         self._resolve_views()
@@ -296,20 +302,17 @@ class _Fusion:
         )
 
     def _precision(self, anchor: NodeProto) -> str:
-        inputs = self._inputs(anchor)
-        found = {_PRECISIONS.get(self.types.get(name, 0), "fp32") for name in inputs}
-        if self._is_float(anchor):  # reads codes, but computes on what they stand for
-            found.discard("int8")
+        """Return what a product multiplies, or what another layer reads."""
+        if anchor.op_type in PRODUCTS:
+            factors = anchor.input[:2]
+            if all(name in self.dequantized for name in factors):
+                return "int8"
+            found = {_PRECISIONS.get(self.types.get(name, 0), "fp32") for name in factors}
+        else:
+            found = {
+                _PRECISIONS.get(self.types.get(name, 0), "fp32") for name in self._inputs(anchor)
+            }
         return max(found, key=("int8", "fp16", "fp32").index, default="fp32")
-
-    def _is_float(self, anchor: NodeProto) -> bool:
-        """Whether a product has a factor that is not quantized."""
-        factors = [name for name in anchor.input[:2] if name]
-        quantized = {
-            name for node in self.graph.node if node.op_type == "DequantizeLinear"
-            for name in node.output
-        }  # fmt: skip
-        return anchor.op_type in PRODUCTS and not all(name in quantized for name in factors)
 
     def _operations(self, node: NodeProto) -> int:
         results = sum(math.prod(self._shape(name)) for name in node.output if name)
