@@ -6,6 +6,15 @@ from types import ModuleType
 import pytest
 
 from tests.contract.bindings import VERSION_VARIABLE, import_bindings
+from tests.contract.finish_fixtures import (  # noqa: F401  for whatever finishes a bundle
+    compile_command,
+    finish,
+    make_data,
+    make_tiny,
+    portable,
+    tiny_onnx,
+    world,
+)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,84 @@
+"""Fixtures of the tests of `finish`: a Jetson that is not there, and bundles for it."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from irstd.bundle import read_bundle, write_bundle
+from tests.contract.finish_world import World
+
+_PATH = Path(__file__).resolve().parents[1] / "compile" / "conftest.py"
+_SPEC = importlib.util.spec_from_file_location("compile_fixtures", _PATH)
+_FIXTURES = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_FIXTURES)
+
+compile_command = _FIXTURES.compile_command
+make_data = _FIXTURES.make_data
+make_tiny = _FIXTURES.make_tiny
+tiny_onnx = _FIXTURES.tiny_onnx
+
+
+@pytest.fixture
+def world(trt, monkeypatch):
+    """A Jetson Orin Nano with everything in order."""
+    made = World(trt, monkeypatch.setattr)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    made.install()
+    return made
+
+
+_BUILT = {}
+
+
+@pytest.fixture
+def portable(compile_command, tiny_onnx, make_data, tmp_path, tmp_path_factory):
+    """A function (precision, target) -> a bundle that has still to be finished."""
+
+    def build(precision="fp32", target="jetson-orin-nano"):
+        if (precision, target) not in _BUILT:
+            kept = tmp_path_factory.mktemp("built") / "tiny.irstd"
+            code, _, err = compile_command(
+                "build", tiny_onnx(), "--normalize", "80,40", "--target", target,
+                "--precision", precision, "--data", make_data(), "-o", kept,
+            )  # fmt: skip
+            assert code == 0, err
+            _BUILT[precision, target] = kept
+        path = tmp_path / "tiny.irstd"
+        shutil.copy(_BUILT[precision, target], path)
+        return path
+
+    return build
+
+
+@pytest.fixture
+def finish(compile_command, world, tmp_path):
+    """A function (*arguments) -> exit code, report, standard error."""
+
+    def run(*arguments):
+        return compile_command("finish", *arguments, "--cache", tmp_path / "engines-cache")
+
+    return run
+
+
+def member(path, suffix):
+    (name,) = [name for name in read_bundle(path).members if name.endswith(suffix)]
+    return name
+
+
+def rewritten(path, **changes):
+    """Write a bundle again with some members replaced; `report_json` stands for report.json."""
+    bundle = read_bundle(path)
+    data = {name: bundle.read(name) for name in bundle.members}
+    data |= {name.replace("_json", ".json"): new for name, new in changes.items()}
+    write_bundle(path, bundle.manifest, data)
+
+
+def with_kernels(path, kernels):
+    """Let the build's report say that nodes were left fused."""
+    report = json.loads(read_bundle(path).read("report.json")) | {"kernels": kernels}
+    rewritten(path, report_json=json.dumps(report).encode())
+    return path
