@@ -1,7 +1,8 @@
 """Multi-scale deformable attention on a CPU, arrays in and out."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,22 +55,8 @@ def ms_deform_attn(
         MissingDependency: No C++ compiler to make the library with.
     """
     check_array("value", value, (None,) * 4)
-    shapes = Shapes.of(value, offsets, logits, reference_points, level_hw, query_hw)
-    inputs = [a for a in (value, offsets, logits, reference_points) if a is not None]
-    out = result_array(out, shapes.out, *inputs)
-    run = cpu_library().irstd_ms_deform_attn_f32
-    shape = shapes.pack()
-
-    def items(begin: int, end: int) -> int:
-        status: int = run(
-            pointer(shape), pointer(value), pointer(offsets), pointer(logits),
-            _optional(reference_points), pointer(out),
-            ctypes.c_int64(begin), ctypes.c_int64(end),
-        )  # fmt: skip
-        return status
-
-    _run(items, shapes, threads)
-    return out
+    values = (value,)
+    return _attend(values, offsets, logits, reference_points, level_hw, query_hw, out, threads)
 
 
 def ms_deform_attn_u8(
@@ -110,29 +97,35 @@ def ms_deform_attn_u8(
         MissingDependency: No C++ compiler to make the library with.
     """
     check_array("value", value, (None,) * 4, np.uint8)
-    shapes = Shapes.of(value, offsets, logits, reference_points, level_hw, query_hw)
-    check_quantization(scale, zero, shapes.heads)
-    inputs = [a for a in (value, scale, zero, offsets, logits, reference_points) if a is not None]
-    out = result_array(out, shapes.out, *inputs)
-    run = cpu_library().irstd_ms_deform_attn_u8
-    shape = shapes.pack()
+    check_quantization(scale, zero, value.shape[2])
+    values = (value, scale, zero)
+    return _attend(values, offsets, logits, reference_points, level_hw, query_hw, out, threads)
+
+
+def _attend(
+    values: Sequence[NDArray[Any]],
+    offsets: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    reference_points: NDArray[np.float32] | None,
+    level_hw: Sequence[int],
+    query_hw: Sequence[int],
+    out: NDArray[np.float32] | None,
+    threads: int,
+) -> NDArray[np.float32]:
+    """Compute with checked values: an array, or bytes with their scale and zero."""
+    shapes = Shapes.of(values[0], offsets, logits, reference_points, level_hw, query_hw)
+    inputs = [*values, offsets, logits, reference_points]
+    out = result_array(out, shapes.out, *(array for array in inputs if array is not None))
+    library, shape = cpu_library(), shapes.pack()
+    run = library.irstd_ms_deform_attn_f32
+    if len(values) > 1:
+        run = library.irstd_ms_deform_attn_u8
+    addresses = [None if array is None else pointer(array) for array in (shape, *inputs, out)]
 
     def items(begin: int, end: int) -> int:
-        status: int = run(
-            pointer(shape), pointer(value), pointer(scale), pointer(zero), pointer(offsets),
-            pointer(logits), _optional(reference_points), pointer(out),
-            ctypes.c_int64(begin), ctypes.c_int64(end),
-        )  # fmt: skip
+        status: int = run(*addresses, ctypes.c_int64(begin), ctypes.c_int64(end))
         return status
 
-    _run(items, shapes, threads)
-    return out
-
-
-def _run(items: Callable[[int, int], int], shapes: Shapes, threads: int) -> None:
     status = in_parallel(items, shapes.images * shapes.heads * shapes.queries, threads)
     check_status(status, "value, offsets, logits or reference points")
-
-
-def _optional(array: NDArray[np.float32] | None) -> ctypes.c_void_p | None:
-    return None if array is None else pointer(array)
+    return out
