@@ -33,6 +33,7 @@ from irstd.runtime.tensorrt.api import (
     tensorrt_logger,
     version_of,
 )
+from irstd.runtime.tensorrt.refit import refit
 from irstd.types import Precision
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class PlanSettings:
             TensorRT's default.
         version_compatible: The plan runs in later versions too, through a lean runtime inside it.
             Slower to load, and no faster to run.
-        strip_weights: The plan holds no weights: they come from the graph when it is loaded.
+        strip_weights: The plan holds no weights: whoever loads it gives it those of the graph
+            (irstd.runtime.tensorrt.refit). No slower to run.
         dla_core: Run on this core of the Deep Learning Accelerator what it can; the GPU does the
             rest. None: all on the GPU.
         plugin_libraries: Shared libraries of plugins that the graph needs.
@@ -114,8 +116,7 @@ class BuiltPlan:
         plan: What TensorRT deserializes; no header of ours, so `trtexec --loadEngine` takes it.
         timing_cache: What was measured, for the next build with this TensorRT on this device.
         library: Such as "TensorRT 10.3.0".
-        layers: What the engine computes, in which types; empty for a plan without weights, which
-            cannot be loaded by itself.
+        layers: What the engine computes, in which types.
         dla_layers: Layers of the network that the accelerator runs; empty without it.
         skipped_tactics: Kernels that were not tried because memory was short: with more free, the
             engine may be faster.
@@ -188,7 +189,7 @@ def build_plan(
         plan=plan,
         timing_cache=_serialized(config.get_timing_cache()),
         library=f"TensorRT {version}",
-        layers=() if settings.strip_weights else inspect_plan(plan, trt=trt),
+        layers=inspect_plan(plan, trt=trt, weights=model if settings.strip_weights else None),
         dla_layers=dla_layers,
         skipped_tactics=len(skipped),
         notes=notes,
@@ -196,15 +197,19 @@ def build_plan(
     )
 
 
-def inspect_plan(plan: bytes, *, trt: ModuleType | None = None) -> tuple[PlanLayer, ...]:
+def inspect_plan(
+    plan: bytes, *, trt: ModuleType | None = None, weights: bytes | None = None
+) -> tuple[PlanLayer, ...]:
     """Return the layers of a plan, as TensorRT's inspector lists them.
 
     Args:
         plan: Built here, with its plugins still loaded.
         trt: The module `tensorrt`; None imports it.
+        weights: The graph, for a plan that holds none; shows that it gets them.
 
     Raises:
         MissingDependency, DeviceError: As `build_plan`.
+        BundleMismatch: The weights are of another graph.
         BuildError: It does not deserialize.
     """
     trt = trt or load_tensorrt()
@@ -215,6 +220,8 @@ def inspect_plan(plan: bytes, *, trt: ModuleType | None = None) -> tuple[PlanLay
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildError(LOG.explain("the plan does not deserialize: build it anew"))
+    if weights is not None:
+        refit(trt, engine, weights)
     inspector = engine.create_engine_inspector()
     return read_plan_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 

@@ -31,3 +31,23 @@ def trt() -> ModuleType:
 def version(trt: ModuleType) -> tuple[int, ...]:
     """The version of `trt`, such as (10, 13, 3, 9)."""
     return tuple(int(part) for part in trt.__version__.split("."))
+
+
+@pytest.fixture(scope="session")
+def model() -> bytes:
+    """A serialized graph of three nodes, (1, 1, 8, 8) float32 to the same."""
+    from onnx import TensorProto, helper
+
+    image, mask = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 1, 8, 8))
+        for name in ("image", "mask")
+    )
+    nodes = [
+        helper.make_node("Relu", ["image"], ["a"], "first"),
+        helper.make_node("Identity", ["a"], ["b"], "second"),
+        helper.make_node("Resize", ["b", "", "scales"], ["mask"], "third"),
+    ]
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0] * 4)
+    graph = helper.make_graph(nodes, "small", [image], [mask], [scales])
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()

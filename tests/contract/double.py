@@ -19,12 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from tests.contract.double_network import Network, Parser
+from tests.contract.double_config import Config, HostMemory
+from tests.contract.double_network import Network, Parser, Refusal
 from tests.contract.recorded import BAD_MAGIC, OTHER_VERSION, Lines, ParserError
 from tests.contract.strict import check_call, strict
 
 MAGIC = b"double of a plan\n"
-TIMING_MAGIC = b"double of a timing cache of "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Script:
         deserializes: Else there is no engine.
         deserialize_log: Said then.
         libraries: Plugin libraries that load; others do not.
+        refits: A graph's weights fit into the engine's memory.
     """
 
     makes_builder: bool = True
@@ -61,6 +62,7 @@ class Script:
     deserializes: bool = True
     deserialize_log: Lines = (("ERROR", OTHER_VERSION),)
     libraries: Sequence[str] = ()
+    refits: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +145,8 @@ def tensorrt_double(
         Builder=factory(trt.Builder, Builder, double.script.makes_builder),
         OnnxParser=factory(trt.OnnxParser, Parser),
         Runtime=factory(trt.Runtime, Runtime, double.script.makes_runtime),
+        Refitter=factory(trt.Refitter, Refitter),
+        OnnxParserRefitter=factory(trt.OnnxParserRefitter, ParserRefitter),
         get_plugin_registry=lambda: double.of(trt.IPluginRegistry, Registry(double)),
         init_libnvinfer_plugins=lambda logger, namespace: True,
     )
@@ -153,17 +157,6 @@ def name_of(member: Any) -> str:
     """Return the name of an enumeration's member; where two have one value, not a former name."""
     names = [name for name, other in type(member).__members__.items() if other == member]
     return next(name for name in names if name != "WEIGHTLESS")
-
-
-class HostMemory:
-    """IHostMemory: bytes of TensorRT's."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.nbytes = len(data)
-
-    def __bytes__(self) -> bytes:
-        return self._data
 
 
 class Registry:
@@ -249,81 +242,6 @@ class Builder:
         return True
 
 
-class TimingCache:
-    """ITimingCache: which builds it has seen."""
-
-    def __init__(self, double: Double, data: bytes) -> None:
-        self._double, self._data = double, data
-
-    def serialize(self) -> Any:
-        return self._double.of(self._double.trt.IHostMemory, HostMemory(self._data))
-
-
-class Config:
-    """IBuilderConfig with the defaults of the genuine one."""
-
-    def __init__(self, double: Double) -> None:
-        trt = double.trt
-        self._double = double
-        self._flags = {trt.BuilderFlag.TF32}
-        self._limits: dict[Any, int] = {}
-        self._timing_cache: Any = None
-        self.builder_optimization_level = 3
-        self.progress_monitor: Any = None
-        self.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
-        self.plugins_to_serialize: list[str] = []
-        self.default_device_type = trt.DeviceType.GPU
-        self.DLA_core = -1
-
-    def set_flag(self, flag: Any) -> None:
-        self._flags.add(flag)
-
-    def clear_flag(self, flag: Any) -> None:
-        self._flags.discard(flag)
-
-    def get_flag(self, flag: Any) -> bool:
-        return flag in self._flags
-
-    def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
-        assert pool_size > 0, f"{pool.name}: {pool_size} bytes"
-        if pool.name.startswith("DLA"):
-            assert pool_size & (pool_size - 1) == 0, f"{pool.name}: {pool_size}, no power of two"
-        self._limits[pool] = pool_size
-
-    def get_memory_pool_limit(self, pool: Any) -> int:
-        return self._limits.get(pool, 1 << 40)
-
-    def can_run_on_DLA(self, layer: Any) -> bool:
-        return self._double.behind(layer)._operator not in self._double.script.dla_refuses
-
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
-        data = bytes(serialized_timing_cache)
-        if data and not data.startswith(TIMING_MAGIC):
-            return None
-        cache = TimingCache(self._double, data)
-        return self._double.of(self._double.trt.ITimingCache, cache)
-
-    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
-        behind = self._double.behind(cache)
-        matches = not behind._data or behind._data.startswith(self._own_timing_magic())
-        if not (matches or ignore_mismatch):
-            return False
-        self._timing_cache = cache
-        return True
-
-    def get_timing_cache(self) -> Any:
-        return self._timing_cache
-
-    def _own_timing_magic(self) -> bytes:
-        return TIMING_MAGIC + self._double.trt.__version__.encode()
-
-    def _remember_timings(self) -> None:
-        if self._timing_cache is not None:
-            behind = self._double.behind(self._timing_cache)
-            behind._data = behind._data or self._own_timing_magic()
-            behind._data += b" built"
-
-
 class Runtime:
     """Runtime: what makes engines of plans."""
 
@@ -355,6 +273,37 @@ class Engine:
     def create_engine_inspector(self) -> Any:
         inspector = Inspector(self._double, self._plan)
         return self._double.of(self._double.trt.EngineInspector, inspector)
+
+
+class Refitter:
+    """Refitter: puts weights into an engine."""
+
+    def __init__(self, double: Double, engine: Any, logger: Any) -> None:
+        self._double = double
+        self._engine = double.behind(engine)
+        self._has_weights = False
+
+    def refit_cuda_engine(self) -> bool:
+        assert self._has_weights, "no graph has given weights"
+        return self._double.script.refits
+
+
+class ParserRefitter:
+    """OnnxParserRefitter: takes weights from the graph that a plan was built from."""
+
+    def __init__(self, double: Double, refitter: Any, logger: Any) -> None:
+        self._double, self._refitter, self._logger = double, double.behind(refitter), logger
+        self.num_errors = 0
+
+    def refit_from_bytes(self, model: bytes, path: str | None = None) -> bool:
+        fits = self._refitter._engine._plan.model == bytes(model)
+        self.num_errors = 0 if fits else 1
+        self._refitter._has_weights = fits
+        return fits
+
+    def get_error(self, index: int) -> Any:
+        error = ParserError("REFIT_FAILED", "Name not found in the engine's weights.", 0, "w", "")
+        return self._double.of(self._double.trt.ParserError, Refusal(self._double.trt, error))
 
 
 class Inspector:

@@ -9,10 +9,11 @@ import pytest
 
 from irstd.compile.builders.tensorrt import MIB, PlanSettings, build_plan, inspect_plan
 from irstd.compile.builders.tensorrt_plugins import QuickPlugins
-from irstd.errors import BuildError, DeviceError, MissingDependency, UsageError
+from irstd.errors import BuildError, BundleMismatch, DeviceError, MissingDependency, UsageError
 from irstd.runtime.tensorrt.api import LOG_LINES
 from irstd.types import Precision
 from tests.contract.double import MAGIC, Plan, Script, tensorrt_double
+from tests.contract.double_network import Refusal
 from tests.contract.recorded import (
     CARD_IS_FULL,
     NO_BUILDER_RESOURCE,
@@ -22,25 +23,6 @@ from tests.contract.recorded import (
     SKIPPED_TACTIC,
     ParserError,
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    from onnx import TensorProto, helper
-
-    image, mask = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 1, 8, 8))
-        for name in ("image", "mask")
-    )
-    nodes = [
-        helper.make_node("Relu", ["image"], ["a"], "first"),
-        helper.make_node("Identity", ["a"], ["b"], "second"),
-        helper.make_node("Resize", ["b", "", "scales"], ["mask"], "third"),
-    ]
-    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0] * 4)
-    graph = helper.make_graph(nodes, "small", [image], [mask], [scales])
-    opset = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
 
 
 @pytest.fixture
@@ -101,9 +83,22 @@ def test_options_reach_tensorrt(build):
     assert facts["flags"] == ["REFIT_IDENTICAL", "STRIP_PLAN", "VERSION_COMPATIBLE"]
 
 
-def test_a_plan_without_weights_is_not_inspected(build):
-    assert build(strip_weights=True).layers == ()
-    assert "Runtime" not in build.module.double.record
+def test_a_plan_without_weights_gets_those_of_its_graph_before_it_is_inspected(build):
+    assert len(build(strip_weights=True).layers) == 3
+    assert only(build, "Refitter")._has_weights
+    build()
+    assert "Refitter" not in build.module.double.record
+
+
+def test_weights_of_another_graph_are_refused(trt, build):
+    plan = build(strip_weights=True).plan
+    with pytest.raises(BundleMismatch, match=r"the graph does not give them .Name not found in"):
+        inspect_plan(plan, trt=tensorrt_double(trt), weights=b"another")
+
+
+def test_weights_that_do_not_fit_into_memory_are_told(build):
+    with pytest.raises(DeviceError, match="cannot put the weights into the engine"):
+        build(Script(refits=False), strip_weights=True)
 
 
 def test_dla_runs_what_it_can(trt, build):
@@ -315,6 +310,53 @@ def test_quick_plugins_are_registered_where_the_version_has_them(trt, version, b
     made = module.double.behind(registry)._creators
     assert ("irstd", "HaarGate") in made
     assert len(made) == 9
+
+
+@pytest.fixture
+def build_8_6(trt, version, build, model):
+    """Return a function (script, **settings) that builds with what 8.6 has, of the genuine 10."""
+    if version >= (11,):
+        pytest.skip("11 no longer has what 8.6 builds with")
+
+    class Flags:
+        EXPLICIT_BATCH = trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+
+    def run(script=None, **settings):
+        run.module = build.module = tensorrt_double(trt, script)
+        run.module.__version__ = "8.6.2"
+        run.module.NetworkDefinitionCreationFlag = Flags
+        del run.module.IProgressMonitor
+        return build_plan(model, PlanSettings(**settings), trt=run.module)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags"), [("fp32", []), ("fp16", ["FP16"]), ("int8", ["FP16", "INT8"])]
+)
+def test_tensorrt_8_6_is_allowed_the_types_of_the_graph(trt, build, build_8_6, precision, flags):
+    built = build_8_6(precision=Precision(precision))
+    facts = Plan.from_bytes(built.plan).facts
+    assert (facts["flags"], facts["strongly_typed"]) == (flags, False)
+    assert only(build, "INetworkDefinition").flags == 1 << int(
+        trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+    )
+    assert built.library == "TensorRT 8.6.2"
+
+
+def test_tensorrt_8_6_keeps_weights_and_kernels_out_of_it(build_8_6):
+    with pytest.raises(UsageError, match=r"8\.6\.2 keeps weights in its plans; wanted 10\.0"):
+        build_8_6(strip_weights=True)
+    with pytest.raises(UsageError, match=r"8\.6\.2 puts no kernels into a plan"):
+        build_8_6(quick_plugins=QuickPlugins(8, 87))
+
+
+def test_tensorrt_8_6_names_refused_nodes_by_number(trt, build_8_6, monkeypatch):
+    for name in ("node_name", "node_operator"):  # of 10
+        monkeypatch.delattr(trt.ParserError, name)
+        monkeypatch.delattr(Refusal, name)
+    with pytest.raises(BuildError, match="refuses the graph: node number 12: creator"):
+        build_8_6(Script(parser_errors=[PLUGIN_NOT_FOUND]))
 
 
 @pytest.mark.parametrize(
