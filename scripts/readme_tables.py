@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/kernels.md from the files in benchmarks/results/.
+"""Write the tables of README.md, docs/kernels.md and docs/rtx.md from the files in benchmarks/results/.
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`, NAME a key of TABLES. Its file
 is what `irstd-bench compare ... --out` or one `--out` of a measurement wrote, one row a report or a
@@ -22,7 +22,7 @@ from irstd.errors import InputError, IrstdError
 from irstd.files import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "kernels.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "kernels.md", ROOT / "docs" / "rtx.md"]
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 
 
@@ -89,6 +89,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             Column("p99 ms", "latency_ms.p99", 2),
         ),
     ),
+    "rtx-layers": ("rtx-layers.json", ()),  # it brings its columns
     "kernels": (
         "kernels-cpu.json",
         (
@@ -99,8 +100,18 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             Column("Peer", "peer"),
             Column("Peer ms", "peer_ms", 1),
             Column("Ratio", "ratio", 1),
+            Column("Goal", "goal"),
         ),
     ),
+}
+# The ratios that the kernels were written for, by operator, values and peer, of the case "reference".
+KERNEL_GOALS = {
+    ("ms_deform_attn", "float32", "onnxruntime"): 25,
+    ("ms_deform_attn", "uint8", "onnxruntime"): 40,
+    ("ms_deform_attn_module", "uint8", "onnxruntime"): 12,
+    ("haar_gate", "float32", "onnxruntime"): 6,
+    ("spectral_split", "float32", "onnxruntime"): 25,
+    ("spectral_split", "float32", "torch"): 6,
 }
 
 
@@ -141,6 +152,8 @@ def make_table(path: Path, columns: Sequence[Column]) -> str:
     else:
         rows_of = {"comparison": "reports", "kernels": "results"}.get(content.get("kind", ""))
         reports = content[rows_of] if rows_of else [content]
+        if rows_of == "results":
+            reports = [{**report, "goal": _goal(report)} for report in reports]
         headings = [column.heading for column in columns]
         rows = [[_field(path, report, column) for column in columns] for report in reports]
         numeric = [column.digits is not None for column in columns]
@@ -158,7 +171,19 @@ def _origin(path: Path, content: Mapping[str, Any]) -> str:
         if report.get("kind") in ("latency", "paced", "kernels")
     }
     method = [content["method"]] if "method" in content else []
-    return "; ".join([origin, *method, *(f"measured on {machine}" for machine in sorted(machines))])
+    measured = [f"measured on {machine}" for machine in sorted(machines)]
+    if peaks := content.get("roofline"):
+        measured.append(
+            f"a core of it at most {peaks['float_gmac_s']:.1f} GMAC/s float32, "
+            f"{peaks['int8_gmac_s']:.1f} GMAC/s int8 and {peaks['copy_gb_s']:.1f} GB/s copied"
+        )
+    return "; ".join([origin, *method, *measured])
+
+
+def _goal(report: Mapping[str, Any]) -> int | None:
+    """Return the ratio that a kernel was written for, if one was set for this row."""
+    row = tuple(report.get(name) for name in ("op", "dtype", "peer"))
+    return KERNEL_GOALS.get(row) if report.get("case") == "reference" else None
 
 
 def _field(path: Path, report: Mapping[str, Any], column: Column) -> str:

@@ -83,6 +83,31 @@ def test_one_report_alone_and_a_plain_table(tables, place, example):
     assert lines[8] == "`make x`, in `benchmarks/results/accuracy-acm.json`; so"
 
 
+def test_kernels_have_their_goals_and_the_roofline_beside_them(tables, place):
+    row = {"op": "haar_gate", "case": "reference", "dtype": "float32", "ours_ms": 2.0}
+    rows = [
+        row | {"peer": "onnxruntime", "peer_ms": 20.0, "ratio": 10.0},
+        row | {"peer": "torch", "peer_ms": 40.0, "ratio": 20.0},
+        row | {"case": "other", "peer": "onnxruntime", "peer_ms": 2.0, "ratio": 1.0},
+    ]
+    report = {
+        "kind": "kernels",
+        "command": "irstd-bench kernels",
+        "environment": {"cpu_model": "A", "cpu_cores": 2},
+        "roofline": {"float_gmac_s": 40.0, "int8_gmac_s": 70.5, "copy_gb_s": 20.04},
+        "results": rows,
+    }
+    readme, flags = place("kernels", "kernels-cpu.json", report)
+    assert tables.main(flags) == 0
+    lines = readme.read_text().splitlines()
+    assert lines[4] == "| haar_gate | reference | float32 | 2.00 | onnxruntime | 20.0 | 10.0 | 6 |"
+    assert [line.split(" | ")[-1] for line in lines[5:7]] == ["- |", "- |"]
+    assert lines[8].endswith(
+        "on A, 2 cores; a core of it at most 40.0 GMAC/s float32, 70.5 GMAC/s int8 and "
+        "20.0 GB/s copied"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
