@@ -250,7 +250,8 @@ def _installed(bundle: Bundle) -> list[_Engine]:
     found = [
         _Engine(tried.session, tried.member, "" if tried.chosen else _why_not(ranked[0]))
         for tried in ranked
-        if tried.session in here
+        # What an engine of one device lacks here is told when it is opened.
+        if tried.session in here or is_plan(tried.member)
     ]
     if not found:
         wanted = " or ".join(tried.session for tried in ranked)

@@ -65,8 +65,8 @@ def read_record(bundle: Bundle, member: str) -> EngineRecord:
     record = parse_record(bundle.read(beside), where)
     if record.key.digest != digest:
         raise violation("engine-key", f"{where} is the record of {record.key.digest}")
-    if record.key.graph_sha256 not in _graphs(bundle):
-        raise violation("engine-key", f"{where} is of a graph that the bundle does not hold")
+    if record.key.graph_sha256 != bundle.members[bundle.manifest.model].sha256:
+        raise violation("engine-key", f"{where} is of another graph than {bundle.manifest.model}")
     for name, stated in ((plan, record.plan_sha256), (timing, record.timing_sha256)):
         if name not in bundle.members or bundle.members[name].sha256 != stated:
             raise violation("engine-files", f"{where} states another hash of {name}")
@@ -89,7 +89,7 @@ def check_device(bundle: Bundle, built: EngineDevice, here: EngineDevice) -> Non
     if told := differences(built, here):
         raise BundleMismatch(
             f"{bundle.path}: its engine is another machine's: {'; '.join(told)}; it is not loaded: "
-            f"{_advice(bundle, here)}"
+            f"{_advice(bundle, here)} (rule: engine-device)"
         )
 
 
@@ -139,11 +139,6 @@ def _no_plugin(op: str, path: Path, reason: str) -> str:
         f"the plugin of {op} does not load ({reason}): {path}; "
         "build the engine again with irstd-compile finish BUNDLE --rebuild"
     )
-
-
-def _graphs(bundle: Bundle) -> list[str]:
-    names = (bundle.manifest.model, bundle.manifest.reference)
-    return [bundle.members[name].sha256 for name in names]
 
 
 def _advice(bundle: Bundle, here: EngineDevice) -> str:
