@@ -70,7 +70,7 @@ $(DEVELOP): setup.cfg pyproject.toml $(VENV)/.torch | $(BIN)/python
 	$(PIP) install $(TORCH)
 	$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" \
 		> $(VENV)/torch.txt
-	$(PIP) install -c $(VENV)/torch.txt -e '.[cpu,compile,train,viz,dev]'
+	$(PIP) install -c $(VENV)/torch.txt -e '.[cpu,compile,train,viz,rtx,dev]'
 	@touch $@ $(RUNS)
 
 $(VENV)/.torch: FORCE | $(BIN)/python

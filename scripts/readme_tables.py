@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/kernels.md and docs/rtx.md from the files in benchmarks/results/.
+"""Write the tables of README.md and of pages in docs/ from the files in benchmarks/results/.
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`, NAME a key of TABLES. Its file
 is what `irstd-bench compare ... --out` or one `--out` of a measurement wrote, one row a report or a

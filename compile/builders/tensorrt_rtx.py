@@ -19,17 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from irstd.compile.builders.tensorrt_rtx_layers import EngineLayer, read_layers
-from irstd.compile.builders.tensorrt_rtx_worker import MODULES
 from irstd.errors import BuildError, MissingDependency, one_line
+from irstd.runtime.tensorrt.rtx import MODULES
 
 SESSION = "tensorrt_rtx"
-INSTALL = (
-    "pip install --no-deps tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings "
-    "(Linux or Windows on x86-64)"
-)
+INSTALL = "pip install 'irstd-sdk[rtx]' (Linux or Windows on x86-64)"
 TIMEOUT_S = 600.0
 _TOLD_LINES = 3
 _log = logging.getLogger(__name__)
+_MISSING = "irstd.errors.MissingDependency: "
 _WORKER = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from irstd.compile.builders.tensorrt_rtx_worker import main; main()"
@@ -207,10 +205,8 @@ def _early_end(
 ) -> BuildError | MissingDependency:
     """Return the error for a process that ended without an answer."""
     last = one_line(errors[-1]) if errors else "it said nothing"
-    if any("ImportError" in line or "ModuleNotFoundError" in line for line in errors[-1:]):
-        return MissingDependency(
-            f"TensorRT for RTX is installed but does not load: {last}; {INSTALL}"
-        )
+    if last.startswith(_MISSING):
+        return MissingDependency(last.removeprefix(_MISSING))
     if seconds >= timeout_s:
         return BuildError(
             f"TensorRT for RTX built no engine within {timeout_s:g} s and was stopped; build on a "

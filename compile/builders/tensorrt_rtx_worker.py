@@ -13,18 +13,16 @@ Answers on standard output are lines of JSON:
 """
 
 import contextlib
-import importlib
 import json
 import os
 import re
 import sys
-from types import ModuleType
 from typing import Any, BinaryIO
 
 from irstd.compile.builders.tensorrt_rtx_layers import HEADING
 from irstd.runtime.tensorrt.api import Log
+from irstd.runtime.tensorrt.rtx import load_tensorrt_rtx
 
-MODULES = ("tensorrt_rtx", "tensorrt_rtx_bindings")
 # Every message of the parser ends in this where there is no GPU; it explains nothing.
 _NO_GPU = re.compile(r"\s*\[checkMacros\.cpp::catchCudaError.*?\(cudaError \d+:.*?\)\)", re.DOTALL)
 _PHASES_TOLD = ("Building engine", "Optimizing graph")
@@ -36,16 +34,9 @@ def main() -> None:
     os.dup2(2, 1)  # what the library prints is no answer
     request = json.loads(sys.stdin.buffer.readline())
     model = sys.stdin.buffer.read(int(request["model_bytes"]))
-    trt = _import()
+    trt = load_tensorrt_rtx()
     with contextlib.suppress(BrokenPipeError), answers:
         _build(trt, model, tuple(request["capability"]), answers)
-
-
-def _import() -> ModuleType:
-    for name in MODULES[:-1]:
-        with contextlib.suppress(ModuleNotFoundError):
-            return importlib.import_module(name)
-    return importlib.import_module(MODULES[-1])
 
 
 def _build(trt: Any, model: bytes, capability: tuple[int, int], answers: BinaryIO) -> None:

@@ -6,6 +6,7 @@ Each build runs in a process of its own, as it does for users. Without the wheel
 
 import hashlib
 import importlib.util
+import json
 from collections import Counter
 
 import numpy as np
@@ -70,7 +71,7 @@ def convolutions(model):
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
 @pytest.mark.parametrize("network", ["acm", "alcnet"])
-def test_every_network_is_accepted_in_every_precision(network, precision, lowered, library):
+def test_every_network_is_accepted_in_every_precision(network, precision, lowered, library, root):
     graph = lowered(network, precision)
     engine = build_rtx_engine(graph.model, (8, 9))
     assert engine.library == library
@@ -81,6 +82,9 @@ def test_every_network_is_accepted_in_every_precision(network, precision, lowere
     wanted = dict.fromkeys(names, "fp32" if precision is Precision.FP32 else "fp16")
     wanted |= dict.fromkeys(graph.int8_nodes, "int8")
     assert found == wanted
+    published = json.loads((root / "benchmarks" / "results" / "rtx-layers.json").read_text())
+    if published["library"] == library:  # else scripts/rtx_layers.py is to be run again
+        assert found == published["convolutions"][network][precision.value]
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -24,7 +24,7 @@ def stand_in(tmp_path, monkeypatch):
 def test_not_installed_says_how_to_install(monkeypatch):
     monkeypatch.setattr(tensorrt_rtx, "MODULES", ("no_such_module",))
     assert tensorrt_rtx.rtx_library() is None
-    with pytest.raises(MissingDependency, match="pip install --no-deps tensorrt-rtx-cu13-libs"):
+    with pytest.raises(MissingDependency, match=r"pip install 'irstd-sdk\[rtx\]'"):
         tensorrt_rtx.build_rtx_engine(b"", (8, 9))
 
 
