@@ -104,7 +104,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         ),
     ),
 }
-# The ratios that the kernels were written for, by operator, values and peer, of the case "reference".
+# The ratios that the kernels were written for in the case "reference", by operator, values, peer.
 KERNEL_GOALS = {
     ("ms_deform_attn", "float32", "onnxruntime"): 25,
     ("ms_deform_attn", "uint8", "onnxruntime"): 40,
