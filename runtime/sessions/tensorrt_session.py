@@ -134,19 +134,19 @@ def open_plan(trt: "ModuleType", plan: bytes, device: "Device | None" = None) ->
     from irstd.runtime.kernels.cuda.driver import open_device
     from irstd.runtime.tensorrt.engine import load_engine
     from irstd.runtime.tensorrt.execution import Execution
+    from irstd.runtime.tensorrt.rtx import is_rtx
     from irstd.runtime.tensorrt.runtime_cache import RuntimeCache
 
     device = device or open_device()
     try:
         engine = load_engine(trt, plan)
         facts = device.properties
-        is_rtx = hasattr(trt, "IRuntimeCache")
-        cache = RuntimeCache(engine, plan, facts.name) if is_rtx else None
+        cache = RuntimeCache(engine, plan, facts.name) if is_rtx(trt) else None
         execution = Execution(engine, device, cache)
     except BaseException:
         device.close()
         raise
-    library = "tensorrt_rtx" if is_rtx else "tensorrt"
+    library = "tensorrt_rtx" if is_rtx(trt) else "tensorrt"
     return TensorRTSession(
         execution,
         f"{library} {trt.__version__}, {facts.name} (sm_{facts.architecture}), "

@@ -11,6 +11,7 @@ from irstd.errors import BuildError, BundleMismatch, DeviceError, IrstdError, on
 from irstd.files import sha256_hex
 from irstd.runtime.sessions.shapes import image_shape
 from irstd.runtime.tensorrt.api import LOG, tensorrt_logger
+from irstd.runtime.tensorrt.rtx import is_rtx
 
 _REBUILD = "build it again on this device: irstd-compile finish BUNDLE --rebuild"
 _MEMORY = "free some (see irstd-compile doctor), or build for a smaller --imgsz"
@@ -27,7 +28,10 @@ _CAUSES = (
         r"Cannot find plugin|IPluginCreator not found|could not find plugin|Plugin not found",
         "it needs a plugin library that is not loaded",
     ),
-    (r"[Mm]agic ?[Tt]ag", "these bytes are no engine, or a damaged one"),
+    (r"[Mm]agic ?[Tt]ag|blobSize|minBufferSize", "these bytes are no engine, or a damaged one"),
+)
+_NO_DRIVER = re.compile(
+    r"CUDA driver version is insufficient|CUDA initialization failure|no CUDA-capable device"
 )
 
 
@@ -172,6 +176,12 @@ def _not_loaded(trt: ModuleType, plan: bytes) -> IrstdError:
     if _says(_OUT_OF_MEMORY):
         return DeviceError(LOG.explain(f"no memory to load the engine: {_MEMORY}"))
     found = next((cause for pattern, cause in _CAUSES if _says(re.compile(pattern))), "")
+    if not found and _says(_NO_DRIVER):
+        return DeviceError(
+            LOG.explain(
+                f"{_name(trt)} finds no GPU, or a driver older than its CUDA: irstd-compile doctor"
+            )
+        )
     reason = f" ({found})" if found else ""
     return BundleMismatch(LOG.explain(f"{_name(trt)} cannot load the engine{reason}; {_REBUILD}"))
 
@@ -181,4 +191,4 @@ def _says(pattern: re.Pattern[str]) -> bool:
 
 
 def _name(trt: ModuleType) -> str:
-    return f"TensorRT {trt.__version__}"
+    return f"TensorRT{' for RTX' if is_rtx(trt) else ''} {trt.__version__}"

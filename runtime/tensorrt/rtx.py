@@ -36,6 +36,11 @@ def load_tensorrt_rtx() -> ModuleType:
     raise MissingDependency(f"TensorRT for RTX is not installed; {_INSTALL}")
 
 
+def is_rtx(trt: ModuleType) -> bool:
+    """Whether an imported TensorRT is that for RTX: it alone has a runtime cache."""
+    return hasattr(trt, "IRuntimeCache")
+
+
 def refuse_beside(wanted: str, other: str) -> None:
     """Refuse to load a TensorRT beside another: their libraries share symbols.
 

@@ -156,13 +156,13 @@ class Context:
         if not self._run.executes(count):
             double.say(self._engine._logger(), self._run.execute_log)
             return False
-        if self._driver.is_recording and not (self._run.records and count):
+        if self._driver.is_recording(stream_handle) and not (self._run.records and count):
             # Also the first run of all, which has still to allocate.
-            self._driver._is_broken = True
+            self._driver.break_recording(stream_handle)
             double.say(self._engine._logger(), NOT_WHILE_RECORDING)
             return False
         self._executions += 1
-        self._driver.put(self._compute)
+        self._driver.put(self._compute, stream_handle)
         return True
 
     def _compute(self) -> None:

@@ -16,6 +16,7 @@ context, an allocation while recording, memory that is not there.
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -61,16 +62,25 @@ class HostDriver:
 
     def __post_init__(self) -> None:
         self._current = threading.local()
-        self._recording: list[Callable[[], None]] | None = None
-        self._is_broken = False
+        self._recordings: dict[int, list[Callable[[], None]]] = {}
+        self._broken: set[int] = set()
+        self._handles = itertools.count(0x5EED)
         self._retained = 0
 
-    def put(self, work: Callable[[], None]) -> None:
-        """Do work in a stream: now, or whenever the graph that is being recorded is launched."""
-        if self._recording is None:
-            work()
+    def put(self, work: Callable[[], None], stream: int) -> None:
+        """Do work in a stream: now, or whenever the graph that it records is launched."""
+        if stream in self._recordings:
+            self._recordings[stream].append(work)
         else:
-            self._recording.append(work)
+            work()
+
+    def is_recording(self, stream: int) -> bool:
+        """Whether a stream records."""
+        return stream in self._recordings
+
+    def break_recording(self, stream: int) -> None:
+        """Something was asked for that no graph can hold."""
+        self._broken.add(stream)
 
     def driver_version(self) -> int:
         return 12060
@@ -96,7 +106,7 @@ class HostDriver:
         return Properties("Orin", 87, 8, self.total_bytes, 4 << 20, self.shares_memory)
 
     def free_bytes(self) -> int:
-        used = sum(held.nbytes for held in self.held.values() if isinstance(held, np.ndarray))
+        used = sum(held.nbytes for held in list(self.held.values()) if isinstance(held, np.ndarray))
         return self.total_bytes - used
 
     def load(self, image: bytes) -> object:
@@ -124,15 +134,15 @@ class HostDriver:
 
     def copy_in_async(self, address: int, host: int, nbytes: int, stream: int) -> None:
         self._called("copy_in_async", stream)
-        self.put(lambda: np.copyto(view(address, nbytes), view(host, nbytes)))
+        self.put(lambda: np.copyto(view(address, nbytes), view(host, nbytes)), stream)
 
     def copy_out_async(self, host: int, address: int, nbytes: int, stream: int) -> None:
         self._called("copy_out_async", stream)
-        self.put(lambda: np.copyto(view(host, nbytes), view(address, nbytes)))
+        self.put(lambda: np.copyto(view(host, nbytes), view(address, nbytes)), stream)
 
     def stream(self) -> int:
         self._called("stream")
-        handle = 0x5EED + len(self.calls)
+        handle = next(self._handles)
         self.held[handle] = "stream"
         return handle
 
@@ -149,12 +159,15 @@ class HostDriver:
         self._called("begin_capture", stream)
         if not self.records:
             raise DeviceError("the NVIDIA driver has no CUDA graphs")
-        self._recording, self._is_broken = [], False
+        self._recordings[stream] = []
+        self._current.recording = stream
 
     def end_capture(self, stream: int) -> object:
         self._called("end_capture", stream)
-        recorded, self._recording = self._recording, None
-        if self._is_broken or recorded is None:
+        recorded = self._recordings.pop(stream)
+        self._current.recording = None
+        if stream in self._broken:
+            self._broken.remove(stream)
             raise DeviceError(
                 "cuStreamEndCapture: operation failed due to a previous error during capture"
             )
@@ -171,15 +184,10 @@ class HostDriver:
         self._called("free_graph")
         del self.held[graph]
 
-    @property
-    def is_recording(self) -> bool:
-        """Whether a stream records."""
-        return self._recording is not None
-
     def _make(self, function: str, nbytes: int) -> int:
         self._called(function)
-        if self._recording is not None:
-            self._is_broken = True
+        if recording := getattr(self._current, "recording", None):
+            self.break_recording(recording)
             raise DeviceError(f"{function}: operation not permitted when stream is capturing")
         if nbytes > self.free_bytes():
             raise DeviceError(f"{function}: out of memory (CUDA_ERROR_OUT_OF_MEMORY)")

@@ -187,7 +187,7 @@ def test_another_thread_may_close_a_session(trt, plan, driver):
 def test_sessions_of_several_threads_share_the_engine_and_nothing_else(trt, plan, driver):
     double = tensorrt_double(trt, Script(), runnable(driver))
     engines._loaded.clear()
-    results, ready = {}, threading.Barrier(3)
+    results, ready = {}, threading.Barrier(3, timeout=60)
 
     def work(scale):
         session = open_plan(double, plan, Device(driver, 0, no_images))
@@ -202,10 +202,10 @@ def test_sessions_of_several_threads_share_the_engine_and_nothing_else(trt, plan
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(results) == 3
     for scale, masks in results.items():
         for mask in masks:
             np.testing.assert_array_equal(mask, np.float32(2 * scale))
-    assert len(results) == 3
     assert len(double.double.record["ICudaEngine"]) == 1
     assert len(double.double.record["IExecutionContext"]) == 3
 
