@@ -100,14 +100,16 @@ def refuse_large_activations(deployed: Deployed, inputs: Sequence[Tensor]) -> No
         inputs: Preprocessed images.
 
     Raises:
-        BuildError: A layer's output exceeds LARGEST_ACTIVATION; the message names the largest.
+        BuildError: A layer's output exceeds LARGEST_ACTIVATION; the message names the first.
     """
     largest: dict[str, float] = {}
 
     def watch(name: str) -> Callable[..., None]:
         def note(_: nn.Module, __: Any, output: Any) -> None:
             if isinstance(output, Tensor):
-                largest[name] = max(largest.get(name, 0.0), float(output.abs().max()))
+                value = float(output.abs().max())
+                if not value <= largest.get(name, 0.0):  # NaN is kept
+                    largest[name] = value
 
         return note
 
@@ -122,11 +124,12 @@ def refuse_large_activations(deployed: Deployed, inputs: Sequence[Tensor]) -> No
     finally:
         for handle in handles:
             handle.remove()
-    name = max(largest, key=lambda key: largest[key], default=None)
-    if name is not None and not largest[name] <= LARGEST_ACTIVATION:
+    beyond = [name for name, value in largest.items() if not value <= LARGEST_ACTIVATION]
+    if beyond:
+        first = beyond[0]  # the others follow from it
         raise BuildError(
-            f"{name or 'the network'} reaches {largest[name]:.3g}, half ends at 65504: build with "
-            "--precision fp32, or without --builder: that keeps single layers in float32"
+            f"{first or 'the network'} reaches {largest[first]:.3g}, half ends at 65504: build "
+            "with --precision fp32, or without --builder: that keeps single layers in float32"
         )
 
 
