@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from irstd.calibration.scales import ScaleTable, TensorRange
-from irstd.compile.graph_facts import value_shapes
+from irstd.compile.graph_facts import Shapes, value_shapes
 from irstd.compile.onnx_graph import add_constant, checked, constants, copy_of, fresh_name
 from irstd.compile.rewrites.dead_code import remove_dead_code
 from irstd.errors import CalibrationError, ExportError
@@ -26,6 +26,7 @@ from irstd.types import InputSpec
 # Grey levels that one code of the input may span. The signed form has half the codes for an image,
 # which is not symmetric: 1 to 2. Deeper frames would lose their dim targets: 64 at 14 bits.
 MAX_LEVELS_PER_CODE = 2.5
+FEWEST_CHANNELS = 4  # that a convolution of the head makes in INT8: a word of bytes
 # Float16 begins at 2^-24; from here on a scale has a precision of 1/16, and codes go by its value.
 _SMALLEST_SCALES = {np.float32: 1e-8, np.float16: 2.0**-20}
 _OUTWARDS = 1e-4
@@ -106,10 +107,11 @@ def plan_int8(
 
     Returns:
         The plan: every convolution but those; but those on pooled vectors, which cost nothing and
-        feed gates; and but the last one, whose rounding goes straight into the logits.
+        feed gates; and but the last one, whose rounding goes straight into the logits, with those
+        before it that make too few channels to gain anything.
     """
     shapes = value_shapes(model)
-    last = _last_convolution(model)
+    head = _head(model, shapes)
     image = model.graph.input[0].name
     levels = grey_levels_per_code(spec, form)
     quantized, kept = [], {}
@@ -121,8 +123,8 @@ def plan_int8(
             kept[node.name] = "on a pooled vector: no gain, and its value feeds a gate"
         elif node.op_type == "ConvTranspose" and not FORMS[form].transposed:
             kept[node.name] = "transposed: TensorRT for RTX computes it in float all the same"
-        elif node.name == last:
-            kept[node.name] = "the last one: its rounding goes straight into the logits"
+        elif node.name in head:
+            kept[node.name] = "in the head: its rounding goes straight into the logits"
         elif node.input[0] == image and levels > MAX_LEVELS_PER_CODE:
             kept[node.name] = (
                 f"reads the image, {spec.bit_depth} bit: one of 256 codes would span "
@@ -133,20 +135,24 @@ def plan_int8(
     return QuantizationPlan(form, tuple(quantized), kept, untouched)
 
 
-def _last_convolution(model: onnx.ModelProto) -> str | None:
-    """Return the name of the last convolution on the unbranched way to the output.
+def _head(model: onnx.ModelProto, shapes: Shapes) -> set[str]:
+    """Return the names of the last convolution and of those before it that make very few channels.
 
-    None where that is the only one.
+    They lie on the unbranched way to the output. None where there is no other convolution.
     """
     fixed = constants(model)
     producers = {name: node for node in model.graph.node for name in node.output}
+    found: set[str] = set()
     node = producers.get(model.graph.output[0].name)
-    while node is not None and node.op_type not in ("Conv", "ConvTranspose"):
+    while node is not None and node.op_type != "ConvTranspose":  # that is still decoding
+        if node.op_type == "Conv":
+            channels = shapes[node.output[0]][1]
+            if found and (channels is None or channels >= FEWEST_CHANNELS):
+                break
+            found.add(node.name)
         sources = [name for name in node.input if name and name not in fixed]
         node = producers.get(sources[0]) if len(sources) == 1 else None
-    if node is None or node.op_type == "ConvTranspose":  # still decoding
-        return None
-    return node.name if any(other.name != node.name for other in _convolutions(model)) else None
+    return found if any(node.name not in found for node in _convolutions(model)) else set()
 
 
 def image_range(spec: InputSpec) -> TensorRange:

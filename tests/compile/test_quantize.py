@@ -133,7 +133,7 @@ def test_convolutions_on_pooled_vectors_and_the_last_one_stay_float(quantized):
     if form == "nvidia":
         assert "TensorRT for RTX computes it in float" in reasons.pop("up")
     assert set(reasons) == {"head"}
-    assert "the last one" in reasons["head"]
+    assert "logits" in reasons["head"]
     for item in model.graph.node:
         if item.name in plan.float_nodes:
             assert item.input[1] in constants(model)
@@ -148,6 +148,24 @@ def test_what_convolutions_do_not_share_stays_float_on_a_cpu(plain, frames):
     for item in of_type(model, "Add", "Mul", "GlobalAveragePool", "Relu"):
         for name in item.input:
             assert name not in made_by or made_by[name].op_type != "DequantizeLinear"
+
+
+@pytest.mark.parametrize(("channels", "head"), [(2, {"middle", "head"}), (4, {"head"})])
+def test_convolutions_of_the_head_that_make_few_channels_stay_float(channels, head, make_small):
+    weights = [
+        np.ones(shape, np.float32)
+        for shape in ((8, 1, 3, 3), (channels, 8, 3, 3), (1, channels, 1, 1))
+    ]
+    model = make_small(
+        [
+            node("Conv", ["image", "w0"], ["a"], "first", pads=[1] * 4),
+            node("Conv", ["a", "w1"], ["b"], "middle", pads=[1] * 4),
+            node("Relu", ["b"], ["c"], "relu"),
+            node("Conv", ["c", "w2"], ["logits"], "head"),
+        ],
+        {f"w{index}": weight for index, weight in enumerate(weights)},
+    )
+    assert plan_int8(model, "cpu", make_spec(size=9)).float_nodes.keys() == head
 
 
 def test_the_last_convolution_is_quantized_where_it_is_the_only_one(make_small):
@@ -231,8 +249,8 @@ def test_the_cpu_form_is_computed_the_same_by_an_engine_that_fuses(make_small):
         ],
         {
             "w1": np.ones((8, 3, 3, 3), np.float32),
-            "w2": np.ones((1, 8, 3, 3), np.float32),
-            "w3": np.ones((1, 1, 1, 1), np.float32),
+            "w2": np.ones((4, 8, 3, 3), np.float32),
+            "w3": np.ones((1, 4, 1, 1), np.float32),
         },
         channels=3,
         size_hw=(16, 16),

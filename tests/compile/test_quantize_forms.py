@@ -60,6 +60,12 @@ def residual_graph(make_small, tail):
     )
 
 
+@pytest.fixture
+def one_channel_is_many(monkeypatch):
+    """Let maps of one channel stand for wider ones."""
+    monkeypatch.setattr("irstd.compile.quantize.FEWEST_CHANNELS", 1)
+
+
 READ_BY_CONVOLUTION = [
     node("Relu", ["s"], ["t"], "relu"),
     node("Conv", ["t", "w"], ["u"], "conv3", pads=[1] * 4),
@@ -81,6 +87,7 @@ READ_BY_GATE = [
         ("nvidia", READ_BY_GATE, ["Conv", "DequantizeLinear"]),
     ],
 )
+@pytest.mark.usefixtures("one_channel_is_many")
 def test_residual_addition(form, tail, wanted, make_small):
     model = residual_graph(make_small, tail)
     plan = plan_int8(model, form, make_spec(size=9))
@@ -90,6 +97,7 @@ def test_residual_addition(form, tail, wanted, make_small):
     assert [made_by[name].op_type for name in of_type(graph, "Add")[0].input] == wanted
 
 
+@pytest.mark.usefixtures("one_channel_is_many")
 def test_a_sum_of_gated_maps_stays_float(make_small):
     """Nothing before it computes in INT8: Q and DQ there would be islands."""
     weight = np.ones((1, 1, 3, 3), np.float32)
@@ -131,6 +139,7 @@ def test_scales_are_values_of_the_type_that_follows(scale_type, plain, frames):
             assert np.abs(levels * step - weight).max() <= step.max() / 2 * 1.001
 
 
+@pytest.mark.usefixtures("one_channel_is_many")
 def test_a_channel_of_no_weight_has_a_scale_in_float16(make_small):
     """As in the shipped network: float16 would round its scale to 0, which TensorRT refuses."""
     weight = np.zeros((2, 1, 3, 3), np.float32)
