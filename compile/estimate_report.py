@@ -11,11 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from onnx import ModelProto
+
 from irstd.compile.dla import NOTE as DLA_NOTE
-from irstd.compile.dla import dla_report
+from irstd.compile.dla import DlaReport, dla_report
 from irstd.compile.estimate import Estimate, LayerEstimate, estimate_cost, machine_of
 from irstd.compile.estimate_layers import Cost, graph_cost
-from irstd.compile.estimate_source import Subject, open_subject
+from irstd.compile.estimate_source import open_subject
 from irstd.devices import Device
 from irstd.errors import UsageError
 from irstd.targets import TARGETS, Target, find_target
@@ -91,13 +93,18 @@ def estimate_source(
     if subject.target is not None:
         built_for = _with_device(subject.target)
         chosen = built_for if target is None else chosen
+    targets = [chosen] if chosen else estimate_targets()
     rows = []
     costs = {item: graph_cost(model) for item, model in subject.graphs.items()}
-    for each in [chosen] if chosen else estimate_targets():
+    reports = {item: _dla_report(subject.graphs[item], targets) for item in costs}
+    for each in targets:
         for item, cost in costs.items():
-            rows.append(_row(each, item.value, cost, wanted, power_mode, whole=chosen is not None))
+            row = _row(each, item.value, cost, wanted, power_mode, whole=chosen is not None)
+            cores, report = _device(each).dla_cores, reports[item]
+            row["dla_mac_share"] = report.mac_share if report and cores else None
             if chosen is not None:
-                rows[-1]["dla"] = _dla(subject, item, chosen)
+                row["dla"] = _dla(report, cores) if report else None
+            rows.append(row)
     return {
         "kind": "estimate",
         "note": NOTE,
@@ -189,13 +196,16 @@ def _layer(row: LayerEstimate) -> dict[str, Any]:
     }
 
 
-def _dla(subject: Subject, precision: Precision, target: Target) -> dict[str, Any] | None:
-    report = dla_report(subject.graphs[precision], _device(target))
-    if report is None:
-        return None
+def _dla_report(model: ModelProto, targets: Sequence[Target]) -> DlaReport | None:
+    """Return what DLA could run, if any of the targets has one: the rules are the same for all."""
+    device = next((_device(item) for item in targets if _device(item).dla_cores), None)
+    return dla_report(model, device) if device else None
+
+
+def _dla(report: DlaReport, cores: int) -> dict[str, Any]:
     return {
         "note": DLA_NOTE,
-        "cores": _device(target).dla_cores,
+        "cores": cores,
         "operators": len(report.nodes),
         "operators_on_dla": sum(node.fits for node in report.nodes),
         "mac_share": report.mac_share,

@@ -18,7 +18,7 @@ from irstd.types import Precision
 GPUS = [name for name, target in TARGETS.items() if target.device]
 FIELDS = {
     "target", "device", "power_mode", "precision", "estimate_ms", "likely_ms", "floor_ms",
-    "bottleneck", "shares", "gmacs", "unknown_operators", "verdict",
+    "bottleneck", "shares", "gmacs", "unknown_operators", "verdict", "dla_mac_share",
 }  # fmt: skip
 
 
@@ -41,6 +41,8 @@ def test_all_targets_and_precisions(tiny_source) -> None:
         assert sum(row["shares"].values()) == pytest.approx(1)
         assert row["bottleneck"] in row["shares"]
         assert row["verdict"] is None
+        has_dla = bool(TARGETS[row["target"]].device.dla_cores)
+        assert (row["dla_mac_share"] is not None) == has_dla
     json.dumps(report, allow_nan=False)
 
 
@@ -128,14 +130,13 @@ def test_verdicts(tiny_source) -> None:
     row = estimate_source(tiny_source, "rtx-40", Precision.FP16, fps=30)["estimates"][0]
     assert row["verdict"]["state"] == "within reach"
     low, high = LIKELY["fp16"]
-    states = []
-    for period_ms in (
+    periods_ms = (
         row["floor_ms"] * 0.99,
         row["estimate_ms"] * low * 0.99,
         row["estimate_ms"] * high * 0.99,
         row["estimate_ms"] * high * 1.01,
-    ):
-        states.append(_verdict(tiny_source, 1e3 / period_ms)["state"])
+    )
+    states = [_verdict(tiny_source, 1e3 / period_ms)["state"] for period_ms in periods_ms]
     assert states == ["out of reach", "unlikely", "doubtful", "within reach"]
 
 
