@@ -83,7 +83,7 @@ def check_status(status: int, inputs: str) -> None:
         raise DeviceError("out of memory: fewer threads, or smaller maps, need less")
 
 
-def check_range(name: str, array: NDArray[np.floating], most_half: float) -> None:
+def check_range(name: str, array: NDArray[np.floating], most_half: float = float("inf")) -> None:
     """Check the numbers that a kernel on a GPU trusts.
 
     Args:

@@ -121,6 +121,8 @@ def test_half_that_would_overflow_is_refused(host_device, rng):
         (0, np.zeros((1, 8, 12, 64)), "x: got .* float64"),
         (0, np.zeros((1, 8, 12, 128), np.float16)[..., ::2], "x: not contiguous"),
         (1, np.zeros((4, 2, 7, 5), np.float32), r"weight: .*wanted \(4, 2, 7, 7\)"),
+        (1, np.full((4, 2, 7, 7), np.nan, np.float32), "weight: holds NaN"),
+        (2, np.full(4, np.inf, np.float32), "bias: holds NaN or infinity"),
         (1, np.zeros((4, 2, 7, 7), np.float16), "weight: .*wanted .* float32"),
         (2, np.zeros(3, np.float32), r"bias: got \(3,\)"),
         (2, [0.0] * 4, "bias: got list"),

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irstd.errors import InputError
-from irstd.runtime.kernels.arrays import check_array, check_range
+from irstd.runtime.kernels.arrays import check_array, check_maps, check_range
 from irstd.runtime.kernels.cpu_library import cpu_library
 from irstd.runtime.kernels.cuda.driver import Device
 from irstd.runtime.kernels.cuda.launch import Launch, check_alignment
@@ -83,9 +83,9 @@ def haar_gate(
     Args:
         device: Where it is computed.
         x: (N, C, H, W) float32 or float16, finite, float16 within 16000 of zero.
-        weight: (4, 2, 7, 7) float32: for the bands LH, HL, HH, LL the kernel on the channel
+        weight: (4, 2, 7, 7) float32, finite: for the bands LH, HL, HH, LL the kernel on the channel
             maximum and on the channel mean.
-        bias: (4,) float32.
+        bias: (4,) float32, finite.
 
     Returns:
         (N, C, H, W) of x's dtype, within 1e-5 (float32) or 2e-3 (float16) of the definition,
@@ -98,12 +98,13 @@ def haar_gate(
         DeviceError: The device is out of memory, or nothing that is compiled fits it.
     """
     dtype = np.float16 if isinstance(x, np.ndarray) and x.dtype == np.float16 else np.float32
-    check_array("x", x, (None,) * 4, dtype)
+    shape = check_maps("x", x, dtype)
     check_array("weight", weight, (len(BANDS), 2, KERNEL_PX, KERNEL_PX))
     check_array("bias", bias, (len(BANDS),))
     check_range("x", x, MOST_HALF)
-    images, channels, height, width = x.shape
-    gate = HaarGate(device, (images, channels, height, width), dtype)
+    check_range("weight", weight)
+    check_range("bias", bias)
+    gate = HaarGate(device, shape, dtype)
     out = device.empty(x.shape, dtype)
     gate(device.array(x), device.array(weight), device.array(bias), out)
     return out.numpy()

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irstd.errors import InputError
-from irstd.runtime.kernels.arrays import check_array, pointer
+from irstd.runtime.kernels.arrays import check_array, check_range, pointer
 from irstd.runtime.kernels.cpu_library import cpu_library
 from irstd.runtime.kernels.cuda.driver import Device
-from irstd.runtime.kernels.cuda.launch import Launch
+from irstd.runtime.kernels.cuda.launch import Launch, check_alignment
 from irstd.runtime.kernels.ms_deform_attn.shapes import Shapes, check_quantization
 
 OP = "ms_deform_attn"
-ALIGNMENT_BYTES = 16
 
 
 class Number(IntEnum):
@@ -129,9 +128,9 @@ class MsDeformAttn:
             InputError: An array starts elsewhere, or is not contiguous.
             DeviceError: The driver refuses the launch.
         """
-        for name, array in (("value", value), ("offsets", offsets), ("logits", logits)):
-            _check_alignment(name, array)
-        _check_alignment("out", out)
+        arrays = {"value": value, "offsets": offsets, "logits": logits, "out": out}
+        for name, array in arrays.items():
+            check_alignment(name, array)
         plan, is_u8 = self._plan, self._number is Number.U8
         self._pad(plan.pad, value, *([zero] if is_u8 else []), self._records, plan.pad_geometry)
         self._gather(
@@ -235,10 +234,10 @@ def _call(
 ) -> NDArray[Any]:
     dtype = number.query_dtype
     shapes = Shapes.of(value, offsets, logits, reference_points, level_hw, query_hw, dtype)
-    named = {"value": value, "offsets": offsets, "logits": logits}
-    for name, array in {**named, "reference_points": reference_points}.items():
-        if array is not None and array.dtype != np.uint8 and not np.isfinite(array).all():
-            raise InputError(f"{name}: holds NaN or infinity; wanted finite numbers")
+    inputs = {"value": value, "offsets": offsets, "logits": logits}
+    for name, array in {**inputs, "reference_points": reference_points}.items():
+        if array is not None and array.dtype != np.uint8:
+            check_range(name, array)
     has_reference_points = reference_points is not None
     attend = MsDeformAttn(device, shapes, number, has_reference_points=has_reference_points)
     out = device.empty(shapes.out, dtype)
@@ -253,15 +252,3 @@ def _call(
         zero=zero,
     )
     return out.numpy()
-
-
-def _check_alignment(name: str, array: object) -> None:
-    interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is None:
-        raise InputError(f"{name}: got {type(array).__name__}; wanted an array on the device")
-    address = interface["data"][0]
-    if address % ALIGNMENT_BYTES:
-        raise InputError(
-            f"{name}: starts {address % ALIGNMENT_BYTES} bytes past a multiple of "
-            f"{ALIGNMENT_BYTES}; copy it into memory of its own"
-        )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irstd.errors import InputError
-from irstd.runtime.kernels.arrays import check_array, check_range
+from irstd.runtime.kernels.arrays import check_array, check_maps, check_range
 from irstd.runtime.kernels.cpu_library import cpu_library
 from irstd.runtime.kernels.cuda.driver import Device
 from irstd.runtime.kernels.cuda.launch import Launch, check_alignment
@@ -130,10 +130,10 @@ def spectral_split(
         x: (N, C, H, W) float32 or float16, finite, float16 within 16000 of zero; H and W of
             SIDES_PX.
         cutoff: (C,) float32, D0 of the Butterworth low-pass in cycles per pixel, above 0.
-        gate_weight: (2, 2, 7, 7) float32: for the low and the high band the kernel on the mean
-            and on the maximum over the channels.
-        gate_bias: (2,) float32.
-        gamma: (2, C) float32, the gains of the low and the high band.
+        gate_weight: (2, 2, 7, 7) float32, finite: for the low and the high band the kernel on the
+            mean and on the maximum over the channels.
+        gate_bias: (2,) float32, finite.
+        gamma: (2, C) float32, finite, the gains of the low and the high band.
 
     Returns:
         (N, C, H, W) of x's dtype, within 1e-5 (float32) or 2e-3 (float16) of the definition,
@@ -146,16 +146,18 @@ def spectral_split(
         DeviceError: The device is out of memory, or nothing that is compiled fits it.
     """
     dtype = np.float16 if isinstance(x, np.ndarray) and x.dtype == np.float16 else np.float32
-    check_array("x", x, (None,) * 4, dtype)
-    images, channels, height, width = x.shape
+    shape = check_maps("x", x, dtype)
+    channels = shape[1]
     check_array("cutoff", cutoff, (channels,))
     check_array("gate_weight", gate_weight, (len(BANDS), len(POOLS), KERNEL_PX, KERNEL_PX))
     check_array("gate_bias", gate_bias, (len(BANDS),))
     check_array("gamma", gamma, (len(BANDS), channels))
     check_range("x", x, MOST_HALF)
+    for name, array in (("gate_weight", gate_weight), ("gate_bias", gate_bias), ("gamma", gamma)):
+        check_range(name, array)
     if not (np.isfinite(cutoff) & (cutoff > 0)).all():
         raise InputError("cutoff: wanted finite numbers above 0, in cycles per pixel")
-    split = SpectralSplit(device, (images, channels, height, width), dtype)
+    split = SpectralSplit(device, shape, dtype)
     out = device.empty(x.shape, dtype)
     split(
         device.array(x), device.array(cutoff), device.array(gate_weight), device.array(gate_bias),

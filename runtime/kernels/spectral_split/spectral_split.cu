@@ -200,98 +200,52 @@ __device__ __forceinline__ void columns(const T* spectrum, const float* cutoff, 
 }  // namespace
 }  // namespace irstd::spectral_split
 
-using irstd::spectral_split::COLUMNS_THREADS;
-using irstd::spectral_split::ROWS_THREADS;
-using irstd::spectral_split::Value;
-using irstd::spectral_split::WHOLE_THREADS;
+namespace split = irstd::spectral_split;
 
 // Launches come from irstd::spectral_split::plan. x, low and out are (images, channels, height,
 // width), 16-byte aligned; cutoff (channels), gate_weight (2, 2, 7, 7), gate_bias (2), gamma (2,
 // channels). _rows, _columns and _rows_back, in this order, do what _whole does: from x to low.
 // What they write may be the spectrum that they read.
+#define SHARED(Number) reinterpret_cast<Number*>(shared)
+#define KERNELS(T, suffix)                                                                        \
+    extern "C" __global__ void __launch_bounds__(split::WHOLE_THREADS)                            \
+        irstd_spectral_split_whole_##suffix(const T* __restrict__ x,                              \
+                                            const float* __restrict__ cutoff, int channels,       \
+                                            int height, int width, T* __restrict__ low) {         \
+        extern __shared__ float4 shared[];                                                        \
+        split::whole(x, cutoff, channels, height, width, low, SHARED(split::Value));              \
+    }                                                                                             \
+    extern "C" __global__ void __launch_bounds__(split::ROWS_THREADS)                             \
+        irstd_spectral_split_rows_##suffix(const T* __restrict__ x, int height, int width,        \
+                                           T* __restrict__ spectrum) {                            \
+        extern __shared__ float4 shared[];                                                        \
+        split::rows(x, height, width, spectrum, SHARED(split::Value));                            \
+    }                                                                                             \
+    extern "C" __global__ void __launch_bounds__(split::COLUMNS_THREADS)                          \
+        irstd_spectral_split_columns_##suffix(const T* spectrum, const float* __restrict__ cutoff,\
+                                              int channels, int height, int width, T* filtered) { \
+        extern __shared__ float4 shared[];                                                        \
+        split::columns(spectrum, cutoff, channels, height, width, filtered, SHARED(split::Value));\
+    }                                                                                             \
+    extern "C" __global__ void __launch_bounds__(split::ROWS_THREADS)                             \
+        irstd_spectral_split_rows_back_##suffix(const T* __restrict__ x, const T* spectrum,       \
+                                                int height, int width, T* low) {                  \
+        extern __shared__ float4 shared[];                                                        \
+        split::rows_back(x, spectrum, height, width, low, SHARED(split::Value));                  \
+    }                                                                                             \
+    extern "C" __global__ void __launch_bounds__(irstd::strips::THREADS,                          \
+                                                 irstd::strips::BLOCKS_PER_MULTIPROCESSOR)        \
+        irstd_spectral_split_gate_##suffix(                                                       \
+            const T* __restrict__ x, const T* __restrict__ low,                                   \
+            const float* __restrict__ gate_weight, const float* __restrict__ gate_bias,           \
+            const float* __restrict__ gamma, int channels, int height, int width,                 \
+            int segment_rows, T* __restrict__ out) {                                              \
+        extern __shared__ float4 shared[];                                                        \
+        split::gate(x, low, gate_weight, gate_bias, gamma, channels, height, width, segment_rows, \
+                    out, SHARED(float));                                                          \
+    }
 
-extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
-    irstd_spectral_split_whole_f32(const float* __restrict__ x, const float* __restrict__ cutoff,
-                                   int channels, int height, int width, float* __restrict__ low) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::whole(x, cutoff, channels, height, width, low,
-                                 reinterpret_cast<Value*>(shared));
-}
-
-extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
-    irstd_spectral_split_rows_f32(const float* __restrict__ x, int height, int width,
-                                  float* __restrict__ spectrum) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::rows(x, height, width, spectrum, reinterpret_cast<Value*>(shared));
-}
-
-extern "C" __global__ void __launch_bounds__(COLUMNS_THREADS)
-    irstd_spectral_split_columns_f32(const float* spectrum, const float* __restrict__ cutoff,
-                                     int channels, int height, int width, float* filtered) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::columns(spectrum, cutoff, channels, height, width, filtered,
-                                   reinterpret_cast<Value*>(shared));
-}
-
-extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
-    irstd_spectral_split_rows_back_f32(const float* __restrict__ x, const float* spectrum,
-                                       int height, int width, float* low) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::rows_back(x, spectrum, height, width, low,
-                                     reinterpret_cast<Value*>(shared));
-}
-
-extern "C" __global__ void __launch_bounds__(irstd::strips::THREADS,
-                                             irstd::strips::BLOCKS_PER_MULTIPROCESSOR)
-    irstd_spectral_split_gate_f32(const float* __restrict__ x, const float* __restrict__ low,
-                                  const float* __restrict__ gate_weight,
-                                  const float* __restrict__ gate_bias,
-                                  const float* __restrict__ gamma, int channels, int height,
-                                  int width, int segment_rows, float* __restrict__ out) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::gate(x, low, gate_weight, gate_bias, gamma, channels, height, width,
-                                segment_rows, out, &shared[0].x);
-}
-
-extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
-    irstd_spectral_split_whole_f16(const __half* __restrict__ x, const float* __restrict__ cutoff,
-                                   int channels, int height, int width, __half* __restrict__ low) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::whole(x, cutoff, channels, height, width, low,
-                                 reinterpret_cast<Value*>(shared));
-}
-
-extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
-    irstd_spectral_split_rows_f16(const __half* __restrict__ x, int height, int width,
-                                  __half* __restrict__ spectrum) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::rows(x, height, width, spectrum, reinterpret_cast<Value*>(shared));
-}
-
-extern "C" __global__ void __launch_bounds__(COLUMNS_THREADS)
-    irstd_spectral_split_columns_f16(const __half* spectrum, const float* __restrict__ cutoff,
-                                     int channels, int height, int width, __half* filtered) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::columns(spectrum, cutoff, channels, height, width, filtered,
-                                   reinterpret_cast<Value*>(shared));
-}
-
-extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
-    irstd_spectral_split_rows_back_f16(const __half* __restrict__ x, const __half* spectrum,
-                                       int height, int width, __half* low) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::rows_back(x, spectrum, height, width, low,
-                                     reinterpret_cast<Value*>(shared));
-}
-
-extern "C" __global__ void __launch_bounds__(irstd::strips::THREADS,
-                                             irstd::strips::BLOCKS_PER_MULTIPROCESSOR)
-    irstd_spectral_split_gate_f16(const __half* __restrict__ x, const __half* __restrict__ low,
-                                  const float* __restrict__ gate_weight,
-                                  const float* __restrict__ gate_bias,
-                                  const float* __restrict__ gamma, int channels, int height,
-                                  int width, int segment_rows, __half* __restrict__ out) {
-    extern __shared__ float4 shared[];
-    irstd::spectral_split::gate(x, low, gate_weight, gate_bias, gamma, channels, height, width,
-                                segment_rows, out, &shared[0].x);
-}
+KERNELS(float, f32)
+KERNELS(__half, f16)
+#undef KERNELS
+#undef SHARED
