@@ -22,6 +22,7 @@ Recording* recording = nullptr;  // while a stream records
 bool is_recording_broken = false;
 std::set<void*> page_locked;  // so that what is not given back can be told
 int graphs = 0, streams = 0;
+size_t next_stream = 0x5eed;
 
 constexpr char KERNELS[][16] = {"copy_bytes", "mixed"};
 int retained = 0;
@@ -185,7 +186,7 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t bytes, CUstr
 }
 
 CUresult cuStreamCreate(CUstream* stream, unsigned) {
-    return ++streams, *stream = reinterpret_cast<CUstream>(0x5eed), with_context();
+    return ++streams, *stream = reinterpret_cast<CUstream>(next_stream++), with_context();
 }
 CUresult cuStreamDestroy(CUstream) { return --streams, CUDA_SUCCESS; }
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {

@@ -7,11 +7,8 @@ host harness.
 
 import ctypes
 import os
-import re
 import subprocess
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +17,8 @@ from irstd.errors import DeviceError, InputError, MissingDependency, UsageError
 from irstd.runtime.kernels.cuda import driver_graphs, images
 from irstd.runtime.kernels.cuda.bindings import find_binding
 from irstd.runtime.kernels.cuda.launch import Launch, Pointer, pack_arguments
+from tests.kernels.driver_library import CUDA_HOST, INSTALLED, build_fake_driver
 
-CUDA_HOST = Path(__file__).resolve().parents[1] / "cuda_host"
 PLANTED = str(CUDA_HOST / "planted" / "planted.cu")
 
 
@@ -159,12 +156,6 @@ def test_neither_package_is_told_with_the_command(monkeypatch):
         find_binding()
 
 
-INSTALLED = [
-    pytest.param(
-        name, marks=pytest.mark.skipif(not find_spec(package), reason=f"{name} is not installed")
-    )
-    for name, package in (("cuda-python", "cuda"), ("pycuda", "pycuda"))
-]
 MAKE = """
 import sys, numpy as np
 from irstd.errors import DeviceError, UsageError
@@ -203,36 +194,7 @@ with open_device(0, make(), lambda op, *facts: Image(b"image", f"{op} {facts}"))
 @pytest.fixture(scope="session")
 def fake_driver(tmp_path_factory):
     """The folder of a libcuda.so.1, for LD_LIBRARY_PATH."""
-    from irstd.runtime.kernels.cuda.toolchain import find_nvcc
-
-    try:
-        root = Path(os.path.realpath(find_nvcc()[0])).parent.parent
-    except MissingDependency as error:
-        pytest.skip(str(error))
-    folders = [root / "include", Path("/usr/local/cuda/include")]
-    include = [folder for folder in folders if (folder / "cuda.h").is_file()]
-    if not include:
-        pytest.skip("no cuda.h")
-    folder = tmp_path_factory.mktemp("driver")
-    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1"]
-    stubs = folder / "stubs.cpp"
-    stubs.write_text(
-        "".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in wanted_by_pycuda())
-    )
-    source = ["-I", include[0], CUDA_HOST / "fake_driver.cpp", stubs]
-    subprocess.run([*command, *source, "-o", folder / "libcuda.so.1", "-ldl"], check=True)
-    return folder
-
-
-def wanted_by_pycuda():
-    """The driver's functions that pycuda is linked with: all must be there when it is loaded. Weak,
-    as `not supported`, they stand for those that fake_driver.cpp lacks."""
-    if not (spec := find_spec("pycuda")):
-        return []
-    library = next(Path(spec.submodule_search_locations[0]).glob("_driver*.so"))
-    symbols = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True)
-    names = re.findall(r" U (cu\w+)", symbols.stdout)
-    return [f"__attribute__((weak)) {name}" for name in names]
+    return build_fake_driver(tmp_path_factory.mktemp("driver"))
 
 
 def run(code, name, library_path="", *arguments):

@@ -103,9 +103,8 @@ class Device:
                 owned.free()
             for stream in self._streams:
                 self._binding.free_stream(stream)
-        self._streams.clear()
-        self._kernels.clear()
-        self._modules.clear()
+            self._kernels.clear()
+            self._modules.clear()
         with contextlib.suppress(DeviceError):
             self._close()
 

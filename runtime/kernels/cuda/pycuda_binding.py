@@ -82,8 +82,13 @@ class Pycuda:
     def close(self, context: Any) -> None:
         with self._checked():
             if context in self._pushed:
+                # Devices are closed in any order; a stack gives back its top alone.
+                above = self._pushed[self._pushed.index(context) + 1 :]
+                for _ in (context, *above):
+                    context.pop()
+                for other in above:
+                    other.push()
                 self._pushed.remove(context)
-                context.pop()
             context.detach()
 
     @property
