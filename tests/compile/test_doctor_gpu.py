@@ -46,16 +46,22 @@ CARD = (
 
 
 @pytest.fixture
-def look(tmp_path, monkeypatch):
-    """A function (files, answers) -> findings by name."""
-    versions = {"cuda-python": "12.6.2", "cuda-bindings": "12.6.2"}
+def versions(monkeypatch):
+    """What pip has installed: a mapping that a test may change."""
+    installed = {"cuda-python": "12.6.2", "cuda-bindings": "12.6.2"}
 
     def version(name):
-        if name not in versions:
+        if name not in installed:
             raise doctor_tensorrt.importlib.metadata.PackageNotFoundError(name)
-        return versions[name]
+        return installed[name]
 
     monkeypatch.setattr(doctor_tensorrt.importlib.metadata, "version", version)
+    return installed
+
+
+@pytest.fixture
+def look(tmp_path, versions):
+    """A function (files, answers) -> findings by name."""
 
     def examine(files, answers):
         for name, text in files.items():
@@ -76,7 +82,6 @@ def look(tmp_path, monkeypatch):
         json.dumps([dataclasses.asdict(one) for one in found])
         return {one.name: one for one in found}
 
-    examine.versions = versions
     return examine
 
 
@@ -209,12 +214,12 @@ def test_pips_tensorrt_on_a_board(look):
     assert found.fix.startswith("pip uninstall")
 
 
-def test_package_of_a_newer_cuda_than_the_driver(look):
-    look.versions.update({"cuda-python": "13.4.4", "cuda-bindings": "13.4.4"})
+def test_package_of_a_newer_cuda_than_the_driver(look, versions):
+    versions.update({"cuda-python": "13.4.4", "cuda-bindings": "13.4.4"})
     found = look(ORIN_NANO, ANSWERS)["cuda for python"]
     assert "but the driver is of CUDA 12.6" in found.found
     assert found.fix == 'pip install "cuda-python==12.*"'
-    look.versions.clear()
+    versions.clear()
     assert not look(ORIN_NANO, ANSWERS)["cuda for python"].ok
 
 

@@ -191,12 +191,12 @@ def test_rule(
 def test_a_sound_engine_is_loaded_after_its_plugins(
     bundle: Callable[[Members], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded: list[object] = []
+    loaded: list[tuple[str, Path]] = []
     monkeypatch.setattr(finished, "load_plugin", lambda op, path: loaded.append((op, path)))
     read = read_bundle(bundle(members()))
     finished.prepare_plan(read, read.manifest.engines[0].member)
     ((op, library),) = loaded
-    assert (op, library.read_bytes()) == ("haar_gate", LIBRARY)  # type: ignore[attr-defined]
+    assert (op, library.read_bytes()) == ("haar_gate", LIBRARY)
 
 
 def test_record_round_trip() -> None:
