@@ -104,6 +104,11 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         ),
     ),
 }
+PEAKS = (
+    ("float32 multiply-adds", "float_gmac_s", "G/s"),
+    ("multiply-adds of bytes", "int8_gmac_s", "G/s"),
+    ("copied memory", "copy_gb_s", "GB/s"),
+)
 # The ratios that the kernels were written for in the case "reference", by operator, values, peer.
 KERNEL_GOALS = {
     ("ms_deform_attn", "float32", "onnxruntime"): 25,
@@ -172,11 +177,12 @@ def _origin(path: Path, content: Mapping[str, Any]) -> str:
     }
     method = [content["method"]] if "method" in content else []
     measured = [f"measured on {machine}" for machine in sorted(machines)]
-    if peaks := content.get("roofline"):
-        measured.append(
-            f"a core of it at most {peaks['float_gmac_s']:.1f} GMAC/s float32, "
-            f"{peaks['int8_gmac_s']:.1f} GMAC/s int8 and {peaks['copy_gb_s']:.1f} GB/s copied"
-        )
+    peaks = content.get("roofline", {})
+    measured += [
+        f"a core's {name}: {peaks[field]:.1f} {unit}"
+        for name, field, unit in PEAKS
+        if peaks.get(field)
+    ]
     return "; ".join([origin, *method, *measured])
 
 

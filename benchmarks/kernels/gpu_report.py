@@ -82,7 +82,7 @@ def table(body: Report) -> str:
     device = body["device"]
     lines = [f"{device['name']}, compute capability {device['compute_capability']}"]
     checks = body["checks"]
-    lines.append(f"{len(checks) - len(body['failed'])} of {len(checks)} checks passed")
+    lines.append(f"{sum(one['ok'] for one in checks)} of {len(checks)} checks passed")
     lines += [f"  FAILED {name}" for name in body["failed"]]
     for tool, verdict in body.get("sanitizer", {}).items():
         lines.append(f"compute-sanitizer {tool}: {verdict}")
