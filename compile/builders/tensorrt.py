@@ -20,6 +20,7 @@ from irstd.compile.builders.tensorrt_errors import (
     build_failure,
     no_object,
     parser_failure,
+    plan_failure,
 )
 from irstd.compile.builders.tensorrt_layers import PlanLayer, read_plan_layers
 from irstd.compile.builders.tensorrt_plugins import QuickPlugins, load_libraries, register_quick
@@ -183,7 +184,7 @@ def build_plan(
             memory = builder.build_serialized_network(network, config)
         watcher.raise_interrupt()
         if memory is None:
-            raise build_failure(settings.workspace_limit, settings.memory_bytes)
+            raise build_failure(version, settings.workspace_limit, settings.memory_bytes)
     plan = bytes(memory)
     return BuiltPlan(
         plan=plan,
@@ -210,7 +211,7 @@ def inspect_plan(
     Raises:
         MissingDependency, DeviceError: As `build_plan`.
         BundleMismatch: The weights are of another graph.
-        BuildError: It does not deserialize.
+        BuildError: It does not deserialize; where the log names the machine's fault, DeviceError.
     """
     trt = trt or load_tensorrt()
     LOG.clear()
@@ -219,7 +220,7 @@ def inspect_plan(
     runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BuildError(LOG.explain("the plan does not deserialize: build it anew"))
+        raise plan_failure(version_of(trt))
     if weights is not None:
         refit(trt, engine, weights)
     inspector = engine.create_engine_inspector()
@@ -301,8 +302,10 @@ def _use_dla(
 def _use_timing_cache(config: Any, data: bytes) -> tuple[str, ...]:
     """Give the build what was measured before; return a note where that is of no use."""
     if data:
-        cache = config.create_timing_cache(data)
-        if cache is not None and config.set_timing_cache(cache, False):
+        with LOG.collecting("timing cache will not be used") as refused:
+            cache = config.create_timing_cache(data)
+            used = cache is not None and config.set_timing_cache(cache, False)
+        if used and not refused:
             return ()
     empty = config.create_timing_cache(b"")
     used = empty is not None and config.set_timing_cache(empty, False)

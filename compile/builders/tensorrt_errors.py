@@ -9,14 +9,15 @@ from irstd.runtime.tensorrt.api import LOG, Version
 
 MIB = 1 << 20
 _TOLD_ERRORS = 3
-_PLAIN = "the bundle's model.onnx is the same network in standard operators"
+# Operators of this SDK, as a plugin library or as the kernels that a plan carries name them.
+_OURS = ("HaarGate", "SpectralSplit", "MSDeformAttn")
 
+_LACKING = "use a later TensorRT, or write it in operators that it has"
 # What to do, by the code of a parser error, as TensorRT's enumeration ErrorCode names it.
 _ADVICE = {
     "MODEL_DESERIALIZE_FAILED": "the graph is damaged: irstd-compile verify BUNDLE checks it",
     "MEM_ALLOC_FAILED": "memory is short: close other programs or add swap",
-    "UNSUPPORTED_NODE": "this version does not have the operator: use a later TensorRT, or build "
-    "the bundle from standard operators",
+    "UNSUPPORTED_NODE": f"this version does not have the operator: {_LACKING}",
     "UNSUPPORTED_NODE_ATTR": "this version does not have that form of the operator: use a later "
     "TensorRT, or replace it in the source",
     "UNSUPPORTED_NODE_INPUT": "this version wants that input to be a constant or of another kind: "
@@ -26,8 +27,8 @@ _ADVICE = {
     "UNSUPPORTED_NODE_DYNAMIC": "a shape is not fixed: build the bundle with --imgsz HxW",
     "UNSUPPORTED_NODE_SHAPE": "this version does not take that shape: build the bundle with "
     "another --imgsz HxW",
-    "INVALID_NODE": "the graph is not sound, or TensorRT reads it otherwise: compare "
-    "irstd-compile verify BUNDLE",
+    "INVALID_NODE": "the graph is not sound, or of types that the operator does not take together: "
+    "irstd-compile verify BUNDLE checks it",
 }
 _OTHER_ADVICE = "build the bundle with --precision fp32 to see whether the precision is refused"
 
@@ -38,8 +39,12 @@ _SHORT_OF_MEMORY = re.compile(
 )
 _NO_KERNEL = re.compile(r"Could not find any implementation for node (.+?)\.?\)?$", re.MULTILINE)
 _NO_LIBRARY = re.compile(r"Unable to load library: ([^\s:]+)")
-_NO_CUDA = re.compile(r"CUDA initialization failure with error: (\d+)")
-_OLD_DRIVER, _NO_DEVICE = "35", "100"
+_NO_CUDA = re.compile(r"(?:CUDA initialization failure with error: |\(cudaError )(\d+)")
+_CUDA = {
+    "35": "the driver is older than the CUDA that this TensorRT is for, or absent: update the "
+    "driver, or install a TensorRT for its CUDA",
+    "100": "there is no NVIDIA GPU here; build on the device",
+}
 
 
 def parser_failure(trt: ModuleType, parser: Any) -> str:
@@ -58,10 +63,13 @@ def parser_failure(trt: ModuleType, parser: Any) -> str:
     return LOG.explain(f"TensorRT {trt.__version__} refuses the graph: {told}{more}")
 
 
-def build_failure(workspace_bytes: int | None, memory_bytes: int | None) -> IrstdError:
+def build_failure(
+    version: Version, workspace_bytes: int | None, memory_bytes: int | None
+) -> IrstdError:
     """Return the error of a build that gave no plan; the log says why.
 
     Args:
+        version: Of TensorRT.
         workspace_bytes: The limit it was built under, None for none.
         memory_bytes: Of the device, None if not known.
     """
@@ -85,31 +93,42 @@ def build_failure(workspace_bytes: int | None, memory_bytes: int | None) -> Irst
                 "build the bundle in another precision"
             )
         )
-    return BuildError(LOG.explain("TensorRT gives no engine"))
+    return environment_failure(version) or BuildError(LOG.explain("TensorRT gives no engine"))
 
 
-def no_object(version: Version, what: str) -> IrstdError:
-    """Return the error for a builder, runtime or other object that TensorRT does not make."""
+def environment_failure(version: Version) -> IrstdError | None:
+    """Return what the log says is wrong with this machine; None if it names nothing of the kind."""
     said = "\n".join(LOG.lines)
     if library := _NO_LIBRARY.search(said):
         return MissingDependency(
             LOG.explain(
                 f"TensorRT {version} does not find {library[1]}: its packages are of different "
-                "versions, or the folder is not in LD_LIBRARY_PATH; Jetson: sudo apt install "
-                "--reinstall nvidia-jetpack, elsewhere: pip install --force-reinstall tensorrt"
+                "versions or not all there, or the folder is not in LD_LIBRARY_PATH; Jetson: sudo "
+                "apt install --reinstall nvidia-jetpack, elsewhere: pip install --force-reinstall "
+                "tensorrt"
             )
         )
     if _SHORT_OF_MEMORY.search(said):
         return DeviceError(
-            LOG.explain(f"TensorRT makes no {what}: the device's memory is full; stop what uses it")
+            LOG.explain("the device's memory is full: stop what uses it, and try again")
         )
     if cuda := _NO_CUDA.search(said):
-        reason = {
-            _OLD_DRIVER: "the driver is older than the CUDA that this TensorRT is for, or absent: "
-            "update the driver, or install a TensorRT for its CUDA",
-            _NO_DEVICE: "there is no NVIDIA GPU here; build on the device",
-        }.get(cuda[1], "irstd-compile doctor says more")
+        reason = _CUDA.get(cuda[1], f"CUDA's error {cuda[1]}; irstd-compile doctor says more")
         return DeviceError(LOG.explain(f"TensorRT {version} cannot use CUDA: {reason}"))
+    return None
+
+
+def plan_failure(version: Version) -> IrstdError:
+    """Return the error for a plan that gave no engine."""
+    return environment_failure(version) or BuildError(
+        LOG.explain("the plan does not deserialize: build it anew")
+    )
+
+
+def no_object(version: Version, what: str) -> IrstdError:
+    """Return the error for a builder, runtime or other object that TensorRT does not make."""
+    if error := environment_failure(version):
+        return error
     return DeviceError(
         LOG.explain(f"TensorRT {version} makes no {what}: irstd-compile doctor says more")
     )
@@ -124,10 +143,16 @@ def _one(error: Any) -> str:
     operator = error.node_operator() if hasattr(error, "node_operator") else ""
     number = f"number {error.node()}" if error.node() >= 0 else ""
     node = " ".join(filter(None, [operator, repr(name) if name else "", number]))
-    is_plugin = "plugin" in text.lower()
-    advice = (
-        f"the plugin {operator or 'of that operator'} is not loaded or of another version: {_PLAIN}"
-        if is_plugin
-        else _ADVICE.get(code, _OTHER_ADVICE)
-    )
-    return f"{f'node {node}: ' if node else ''}{text} ({code}): {advice}"
+    return f"{f'node {node}: ' if node else ''}{text} ({code}): {_advice(code, text, operator)}"
+
+
+def _advice(code: str, text: str, operator: str) -> str:
+    """Return what to do. An operator that TensorRT lacks is one whose plugin it does not find."""
+    if "plugin not found" not in text.lower():
+        return _ADVICE.get(code, _OTHER_ADVICE)
+    if operator.startswith(_OURS):
+        return (
+            f"the plugin of {operator} is not loaded or of another version: irstd-compile finish "
+            "BUNDLE compiles and loads it"
+        )
+    return f"this version does not have {operator or 'the operator'}: {_LACKING}"

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,14 +28,17 @@ from tests.contract.recorded import (
 
 @pytest.fixture
 def build(trt, model):
-    """Return a function (script, **settings) that builds and keeps the double as `build.module`."""
+    """Return a function (script, **settings) that builds; its double is `build.module`."""
 
-    def run(script=None, timing_cache=b"", tell=None, graph=model, **settings):
-        run.module = tensorrt_double(trt, script)
-        settings = PlanSettings(**settings)
-        return build_plan(graph, settings, timing_cache=timing_cache, tell=tell, trt=run.module)
+    class Build:
+        module: Any = None
 
-    return run
+        def __call__(self, script=None, timing_cache=b"", tell=None, graph=model, **options):
+            self.module = trt_module = tensorrt_double(trt, script)
+            settings = PlanSettings(**options)
+            return build_plan(graph, settings, timing_cache=timing_cache, tell=tell, trt=trt_module)
+
+    return Build()
 
 
 def only(build, name):
@@ -182,8 +186,14 @@ def test_a_refused_node_is_named_with_reason_and_remedy(build):
 
 
 def test_a_missing_plugin_is_named(build):
-    with pytest.raises(BuildError, match="the plugin HaarGate is not loaded or of another"):
+    with pytest.raises(BuildError, match="the plugin of HaarGate is not loaded or of another"):
         build(Script(parser_errors=[PLUGIN_NOT_FOUND]))
+
+
+def test_an_operator_that_tensorrt_lacks_is_not_taken_for_one_of_ours(build):
+    error = dataclasses.replace(PLUGIN_NOT_FOUND, node_operator="DFT", code="INVALID_NODE")
+    with pytest.raises(BuildError, match="this version does not have DFT: use a later TensorRT"):
+        build(Script(parser_errors=[error]))
 
 
 def test_many_refusals_are_counted(build):
@@ -243,7 +253,7 @@ def test_skipped_kernels_are_counted_beyond_what_the_log_keeps(build):
     ("log", "kind", "said"),
     [
         (NO_CUDA, DeviceError, "cannot use CUDA: the driver is older than the CUDA"),
-        (CARD_IS_FULL, DeviceError, "makes no Builder: the device's memory is full"),
+        (CARD_IS_FULL, DeviceError, "the device's memory is full: stop what uses it"),
         (NO_BUILDER_RESOURCE, MissingDependency, "does not find libnvinfer_builder_resource"),
         ((), DeviceError, "makes no Builder: irstd-compile doctor says more"),
     ],
@@ -322,11 +332,11 @@ def build_8_6(trt, version, build, model):
         EXPLICIT_BATCH = trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
 
     def run(script=None, **settings):
-        run.module = build.module = tensorrt_double(trt, script)
-        run.module.__version__ = "8.6.2"
-        run.module.NetworkDefinitionCreationFlag = Flags
-        del run.module.IProgressMonitor
-        return build_plan(model, PlanSettings(**settings), trt=run.module)
+        module: Any = tensorrt_double(trt, script)
+        module.__version__, module.NetworkDefinitionCreationFlag = "8.6.2", Flags
+        del module.IProgressMonitor
+        build.module = module
+        return build_plan(model, PlanSettings(**settings), trt=module)
 
     return run
 
