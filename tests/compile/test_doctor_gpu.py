@@ -184,12 +184,12 @@ def test_bindings_for_another_python(look):
 
 
 def test_bindings_hidden_by_a_virtual_environment(look, monkeypatch):
-    monkeypatch.setattr(doctor_tensorrt.sys, "prefix", "/home/me/venv")
+    monkeypatch.setattr(doctor_tensorrt.sys, "prefix", "/opt/venv")
     own = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/dist-packages/tensorrt"
     said = "error TensorRT is installed in /usr/lib, but hidden by the virtual environment x: y\n"
     found = look(ORIN_NANO | {f"{own}/tensorrt.so": ""}, ANSWERS | {sys.executable: Answer(said)})
-    assert found["tensorrt"].found.endswith("hidden by the virtual environment /home/me/venv")
-    assert found["tensorrt"].fix.endswith("/home/me/venv/pyvenv.cfg")
+    assert found["tensorrt"].found.endswith("hidden by the virtual environment /opt/venv")
+    assert found["tensorrt"].fix.endswith("/opt/venv/pyvenv.cfg")
 
 
 def test_bindings_not_installed(look):
