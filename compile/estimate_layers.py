@@ -283,6 +283,7 @@ class _Fusion:
         }
         left = [name for name in made if self.readers.get(name, set()) - inside]
         anchor = group.anchor
+        reduction, in_channels, out_channels, pixels = self._geometry(anchor)
         written = sum(self._bytes(name) for name in left)
         read_bytes = sum(self._bytes(name) for name in read)
         if anchor.op_type in _READ_A_PART:
@@ -298,7 +299,10 @@ class _Fusion:
             read_bytes=read_bytes,
             weight_bytes=sum(self.constant_bytes[name] for name in weights),
             write_bytes=written,
-            **self._geometry(anchor),
+            reduction=reduction,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            pixels=pixels,
         )
 
     def _precision(self, anchor: NodeProto) -> str:
@@ -324,31 +328,27 @@ class _Fusion:
             inputs = self._inputs(node)[:1]
             return _PER_INPUT[node.op_type] * sum(math.prod(self._shape(name)) for name in inputs)
         if node.op_type in _POOLS:
-            return results * math.prod(attributes(node)["kernel_shape"])
+            return results * int(math.prod(attributes(node)["kernel_shape"]))
         return 0
 
-    def _geometry(self, anchor: NodeProto) -> dict[str, float | int]:
-        """Return the shape of the product that a layer computes, as `Layer` describes it."""
+    def _geometry(self, anchor: NodeProto) -> tuple[float, int, int, int]:
+        """Return the last four fields of a Layer, zeros where there are no products."""
         if anchor.op_type not in PRODUCTS:
-            return {}
+            return 0.0, 0, 0, 0
         result, right = self._shape(anchor.output[0]), self._shape(anchor.input[1])
+        facts = attributes(anchor)
         if anchor.op_type in ("Conv", "ConvTranspose"):
-            facts = attributes(anchor)
-            taps = math.prod(right[2:])
-            groups = facts.get("group", 1)
+            taps = float(math.prod(right[2:]))
+            groups = int(facts.get("group", 1))
             out_channels = result[1] // groups
             in_channels = right[1] if anchor.op_type == "Conv" else right[0] // groups
             if anchor.op_type == "ConvTranspose":  # each result gets every stride-th tap
                 taps /= math.prod(facts.get("strides", [1] * len(right[2:])))
         else:
-            taps, out_channels = 1, result[-1]
-            in_channels = right[-1 if attributes(anchor).get("transB") else -2]
-        return {
-            "reduction": in_channels * taps,
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "pixels": math.prod(result) // out_channels,
-        }
+            columns = right if len(right) > 1 else (*right, 1)  # a vector is one column
+            taps, out_channels = 1.0, 1 if len(right) == 1 else result[-1]
+            in_channels = columns[-1 if facts.get("transB") else -2]
+        return in_channels * taps, in_channels, out_channels, math.prod(result) // out_channels
 
     def _shape(self, name: str) -> tuple[int, ...]:
         shape = self.shapes.get(name)
@@ -360,8 +360,8 @@ class _Fusion:
         return tuple(side for side in shape if side is not None)
 
     def _bytes(self, name: str) -> int:
-        kind = onnx.helper.tensor_dtype_to_np_dtype(self.types[name])
-        return math.prod(self._shape(name)) * kind.itemsize
+        values = math.prod(self._shape(name))
+        return values * onnx.helper.tensor_dtype_to_np_dtype(self.types[name]).itemsize
 
 
 def is_known(operator: str) -> bool:

@@ -63,6 +63,17 @@ def test_geometry_of_the_other_products(make_small):
     assert (product.reduction, product.out_channels, product.pixels) == (12, 5, 4 * 9)
 
 
+def test_a_product_with_a_vector(make_small):
+    nodes = [
+        node("MatMul", ["image", "m"], ["a"], "m"),
+        node("Unsqueeze", ["a", "axis"], ["logits"], "u"),
+    ]
+    constants = {"m": weight(12), "axis": np.array([3], np.int64)}
+    (layer,) = graph_cost(make_small(nodes, constants, channels=4, out_channels=4)).layers
+    assert (layer.reduction, layer.out_channels, layer.pixels) == (12, 1, 4 * 9)
+    assert layer.macs == 4 * 9 * 12
+
+
 def test_a_residual_addition_goes_into_the_longer_convolution(make_small, conv):
     nodes = [
         conv,
