@@ -23,7 +23,7 @@ from irstd.compile.operators.ms_deform_attn import MSDeformAttn
 from irstd.compile.operators.spectral_split import SpectralSplit
 from irstd.compile.operators.torch_ops import FIRST_FLOAT32, SCHEMAS
 from irstd.errors import BuildError
-from tests.contract.torch_tensorrt.conftest import MULTIPROCESSORS, import_torch_tensorrt
+from tests.contract.torch_tensorrt.pretend import MULTIPROCESSORS, import_torch_tensorrt
 
 
 class Registry:

@@ -18,7 +18,7 @@ from irstd.compile.operators.spectral_split import SpectralSplit
 from irstd.compile.settings import Normalization
 from irstd.errors import BuildError
 from irstd.types import InputSpec, Precision
-from tests.contract.torch_tensorrt.conftest import import_torch_tensorrt
+from tests.contract.torch_tensorrt.pretend import import_torch_tensorrt
 
 MAGIC = b"vtrt"  # how TensorRT for RTX begins a plan: no header of somebody else's is in front
 NORMALIZATION = Normalization((95.0,), (41.5,))
@@ -46,13 +46,15 @@ class Loader:
 @pytest.fixture(scope="session", autouse=True)
 def rtx():
     bindings = pytest.importorskip("tensorrt_rtx_bindings")
+    monkeypatch = pytest.MonkeyPatch()
     torch_tensorrt = import_torch_tensorrt(bindings, rtx=True)
     assert torch_tensorrt._features.ENABLED_FEATURES.tensorrt_rtx
     import tensorrt
 
     tensorrt.Runtime = Loader
-    builder.load_torch_tensorrt = lambda: (torch, torch_tensorrt)
-    return bindings
+    monkeypatch.setattr(builder, "load_torch_tensorrt", lambda: (torch, torch_tensorrt))
+    yield bindings
+    monkeypatch.undo()
 
 
 class Fused(nn.Module):

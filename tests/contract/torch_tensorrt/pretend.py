@@ -20,10 +20,14 @@ def pretend_device():
         name="Orin", major=CAPABILITY[0], minor=CAPABILITY[1], total_memory=8 << 30,
         multi_processor_count=MULTIPROCESSORS,
     )  # fmt: skip
-    torch.cuda.current_device = lambda: 0
-    torch.cuda.get_device_capability = lambda *_: CAPABILITY
-    torch.cuda.get_device_properties = lambda *_: device
-    torch._C._CudaDeviceProperties = SimpleNamespace  # an annotation of theirs
+    answers = {
+        "current_device": lambda: 0,
+        "get_device_capability": lambda *_: CAPABILITY,
+        "get_device_properties": lambda *_: device,
+    }
+    for name, answer in answers.items():
+        setattr(torch.cuda, name, answer)
+    setattr(torch._C, "_CudaDeviceProperties", SimpleNamespace)  # noqa: B010  theirs, an annotation
 
 
 def import_torch_tensorrt(tensorrt, *, rtx):
