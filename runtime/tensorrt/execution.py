@@ -53,7 +53,7 @@ class Execution:
             undo.callback(self.release)
             LOG.clear()
             self._context: Any = self._make_context(engine)
-            device.stream = device.new_stream()
+            device.stream = device.new_stream(is_apart=True)
             self.memory = "mapped memory" if device.properties.shares_memory else "pinned memory"
             self.input = self._bind(engine.input, self._to_device)
             self.outputs = tuple(self._bind(tensor, self._to_host) for tensor in engine.outputs)

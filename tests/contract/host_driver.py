@@ -140,7 +140,8 @@ class HostDriver:
         self._called("copy_out_async", stream)
         self.put(lambda: np.copyto(view(host, nbytes), view(address, nbytes)), stream)
 
-    def stream(self) -> int:
+    def stream(self, *, is_apart: bool = False) -> int:
+        assert is_apart, "other libraries' work in the default stream would break a recording"
         self._called("stream")
         handle = next(self._handles)
         self.held[handle] = "stream"

@@ -185,7 +185,8 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t bytes, CUstr
     return put([=] { memset(reinterpret_cast<void*>(to), byte, bytes); });
 }
 
-CUresult cuStreamCreate(CUstream* stream, unsigned) {
+CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
+    printf("stream %u\n", flags);
     return ++streams, *stream = reinterpret_cast<CUstream>(next_stream++), with_context();
 }
 CUresult cuStreamDestroy(CUstream) { return --streams, CUDA_SUCCESS; }

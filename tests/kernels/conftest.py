@@ -248,7 +248,7 @@ class HostBinding:
     def fill(self, address: int, byte: int, nbytes: int, stream: int) -> None:
         self._memory[address][:nbytes] = byte
 
-    def stream(self) -> int:
+    def stream(self, *, is_apart: bool = False) -> int:
         return 7
 
     def free_stream(self, stream: int) -> None:

@@ -141,8 +141,10 @@ def test_frames_go_through_the_genuine_package(fake_driver, name, memory, end):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     said = [line for line in done.stdout.splitlines() if not line.startswith("launch")]
-    assert said[0] == (f"says tensorrt 10.3.0, Fake Orin (sm_87), {memory} memory, CUDA graph")
+    (says,) = (line for line in said if line.startswith("says"))
+    assert says == (f"says tensorrt 10.3.0, Fake Orin (sm_87), {memory} memory, CUDA graph")
     assert "end" in said
+    assert {line for line in said if line.startswith("stream")} == {"stream 1"}
     # pycuda keeps the primary context where another thread has closed: its thread may release it.
     if end != "elsewhere" or name != "pycuda":
         assert "released with 0 page-locked, 0 graphs, 0 streams" in said

@@ -110,8 +110,8 @@ class Binding(Protocol):
         """Set bytes, in a stream."""
         ...
 
-    def stream(self) -> int:
-        """Make a stream, which the default stream waits for."""
+    def stream(self, *, is_apart: bool = False) -> int:
+        """Make a stream; it and the default stream wait for each other unless it is apart."""
         ...
 
     def free_stream(self, stream: int) -> None:

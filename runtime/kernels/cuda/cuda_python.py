@@ -138,8 +138,10 @@ class CudaPython:
     def fill(self, address: int, byte: int, nbytes: int, stream: int) -> None:
         self._call("cuMemsetD8Async", address, byte, nbytes, stream)
 
-    def stream(self) -> int:
-        return int(self._call("cuStreamCreate", 0))
+    def stream(self, *, is_apart: bool = False) -> int:
+        kinds = self._cuda.CUstream_flags
+        kind = kinds.CU_STREAM_NON_BLOCKING if is_apart else kinds.CU_STREAM_DEFAULT
+        return int(self._call("cuStreamCreate", int(kind)))
 
     def free_stream(self, stream: int) -> None:
         self._call("cuStreamDestroy", stream)

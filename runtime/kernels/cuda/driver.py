@@ -192,9 +192,15 @@ class Device:
             self._modules[op] = image, self.binding.load(image.data)
         return self._modules[op]
 
-    def new_stream(self) -> int:
-        """Make a stream and return its handle, for `Device.stream`; `close` destroys it."""
-        self._streams.append(stream := self.binding.stream())
+    def new_stream(self, *, is_apart: bool = False) -> int:
+        """Make a stream and return its handle, for `Device.stream`; `close` destroys it.
+
+        Args:
+            is_apart: The default stream and this one do not wait for each other, so that what other
+                libraries put there disturbs no recording. `DeviceArray.numpy` and `Device.array`
+                use the default stream.
+        """
+        self._streams.append(stream := self.binding.stream(is_apart=is_apart))
         return stream
 
     def synchronize(self) -> None:

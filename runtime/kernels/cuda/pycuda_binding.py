@@ -17,6 +17,8 @@ from irstd.runtime.kernels.cuda.bindings import Properties, check_index
 from irstd.runtime.kernels.cuda.driver_graphs import DriverGraphs
 from irstd.runtime.kernels.cuda.launch import Launch
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of cuda.h, which pycuda does not name
+
 
 class _Pushed:
     """The contexts that a thread has pushed and not popped, which are popped when it ends.
@@ -200,9 +202,9 @@ class Pycuda:
         with self._checked():
             self._cuda.memset_d8_async(address, byte, nbytes, self._stream(stream))
 
-    def stream(self) -> int:
+    def stream(self, *, is_apart: bool = False) -> int:
         with self._checked():
-            stream = self._cuda.Stream()
+            stream = self._cuda.Stream(_NON_BLOCKING if is_apart else 0)
         handle = int(stream.handle)
         self._streams[handle] = stream
         return handle
