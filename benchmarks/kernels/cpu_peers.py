@@ -5,7 +5,7 @@ fastest of those tried, and it keeps weights as constants, so that engines prepa
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from irstd.benchmarks.kernels.cases import Array, Case
 from irstd.errors import MissingDependency
+from irstd.runtime.kernels.ms_deform_attn.reference import Projections
 from irstd.runtime.sessions.openvino_session import openvino_core
 
 Run = Callable[[], Array]
@@ -45,6 +46,27 @@ def work_of(case: Case, arrays: Mapping[str, Array]) -> Work:
     return Work(arrays, lambda: torch_function(case), functools.partial(_plain_graph, case, arrays))
 
 
+def module_work(
+    arrays: Mapping[str, Array],
+    layers: Projections,
+    heads: int,
+    where: Mapping[str, Sequence[int]],
+) -> Work:
+    """Return what peers compute of deformable attention with its projections.
+
+    Args:
+        arrays: `query`, (1, Lq, C), and `source`, (1, S, C), float32.
+        layers: The weights.
+        heads: M.
+        where: `level_hw` and `query_hw` of the operator.
+    """
+    return Work(
+        arrays,
+        lambda: _torch_module(layers, heads, where),
+        lambda: _module_graph(arrays, layers, heads, where),
+    )
+
+
 def peers(work: Work, threads: int) -> Iterator[tuple[str, Run]]:
     """Yield each peer that is installed, ready to run: its name and a function that computes once.
 
@@ -75,6 +97,32 @@ def torch_function(case: Case) -> Callable[..., Any]:
         "spectral_split": spectral_split,
     }
     return functools.partial(functions[case.op], **case.keywords)
+
+
+def _torch_module(
+    layers: Projections, heads: int, where: Mapping[str, Sequence[int]]
+) -> Callable[..., Any]:
+    import torch
+
+    from irstd.compile.operators.ms_deform_attn import MSDeformAttn
+
+    levels = len(where["level_hw"]) // 2
+    points = len(layers.logit_bias) // (heads * levels)
+    module = MSDeformAttn(layers.value_weight.shape[1], levels, heads, points).eval()
+    named = {
+        "value_proj": (layers.value_weight, layers.value_bias),
+        "sampling_offsets": (layers.offset_weight, layers.offset_bias),
+        "attention_weights": (layers.logit_weight, layers.logit_bias),
+        "output_proj": (layers.output_weight, layers.output_bias),
+    }
+    module.load_state_dict(
+        {
+            f"{name}.{part}": torch.from_numpy(array)
+            for name, pair in named.items()
+            for part, array in zip(("weight", "bias"), pair, strict=True)
+        }
+    )
+    return functools.partial(module, **where)
 
 
 def _torch(work: Work, threads: int) -> Run:
@@ -148,3 +196,18 @@ def _result_shape(case: Case, arrays: Mapping[str, Array]) -> tuple[int, ...]:
         return arrays["x"].shape
     images, queries, heads = arrays["logits"].shape[:3]
     return images, queries, heads * int(np.prod(arrays["value"].shape[3:]))
+
+
+def _module_graph(
+    arrays: Mapping[str, Array],
+    layers: Projections,
+    heads: int,
+    where: Mapping[str, Sequence[int]],
+) -> bytes:
+    from irstd.compile.operators.single import plain_module
+
+    shapes = {name: array.shape for name, array in arrays.items()}
+    serialized: bytes = plain_module(
+        layers, heads, shapes, level_hw=where["level_hw"], query_hw=where["query_hw"]
+    ).SerializeToString()
+    return serialized

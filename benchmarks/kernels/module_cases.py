@@ -1,7 +1,7 @@
 """Deformable attention with its projections, as `irstd-bench kernels` times it."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from irstd.benchmarks.kernels.cases import aligned
 from irstd.benchmarks.kernels.cpu_case import OURS, CpuCase
-from irstd.benchmarks.kernels.cpu_peers import Run, Work, peers
+from irstd.benchmarks.kernels.cpu_peers import Run, module_work, peers
 from irstd.runtime.kernels.ms_deform_attn import reference
 from irstd.runtime.kernels.ms_deform_attn.module import ms_deform_attn_module
 from irstd.runtime.kernels.ms_deform_attn.projections import (
@@ -85,8 +85,7 @@ def module_case(label: str, size: Size, dtype: str) -> CpuCase:
 
     def prepare(threads: int) -> Iterator[tuple[str, Run]]:
         yield OURS, _ours(arrays, packed, threads, size.where)
-        work = Work(arrays, lambda: _torch_module(size, layers), lambda: _graph(size, layers))
-        yield from peers(work, threads)
+        yield from peers(module_work(arrays, layers, size.heads, size.where), threads)
 
     return CpuCase("ms_deform_attn_module", label, dtype, prepare, error)
 
@@ -119,34 +118,3 @@ def _ours(
     query, source = arrays["query"], arrays["source"]
     out = ms_deform_attn_module(query, source, packed, **where, threads=threads)
     return lambda: ms_deform_attn_module(query, source, packed, **where, out=out, threads=threads)
-
-
-def _torch_module(size: Size, layers: Projections) -> Callable[..., Any]:
-    import torch
-
-    from irstd.compile.operators.ms_deform_attn import MSDeformAttn
-
-    levels = len(size.where["level_hw"]) // 2
-    module = MSDeformAttn(size.channels, levels, size.heads, size.points).eval()
-    named = {
-        "value_proj": (layers.value_weight, layers.value_bias),
-        "sampling_offsets": (layers.offset_weight, layers.offset_bias),
-        "attention_weights": (layers.logit_weight, layers.logit_bias),
-        "output_proj": (layers.output_weight, layers.output_bias),
-    }
-    module.load_state_dict(
-        {
-            f"{name}.{part}": torch.from_numpy(array)
-            for name, pair in named.items()
-            for part, array in zip(("weight", "bias"), pair, strict=True)
-        }
-    )
-    return lambda query, source: module(query, source, **size.where)
-
-
-def _graph(size: Size, layers: Projections) -> bytes:
-    from irstd.compile.operators.single import plain_module
-
-    shapes = {name: (1, count, size.channels) for name, count in size.rows.items()}
-    serialized: bytes = plain_module(layers, size.heads, shapes, **size.where).SerializeToString()
-    return serialized
