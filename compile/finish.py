@@ -28,7 +28,7 @@ from irstd.compile.progress import SILENT, Progress
 from irstd.compile.report import MEMBER as REPORT
 from irstd.compile.report import read_report
 from irstd.compile.verify import stored_budget
-from irstd.engine_record import PLAN, EngineRecord, member_names
+from irstd.engine_record import PLAN, RECORD, TIMING, EngineRecord, member_names
 from irstd.engine_record import describe as describe_record
 from irstd.errors import BudgetExceeded, IrstdError, ParityFailed, UsageError
 from irstd.files import check_writable
@@ -265,7 +265,8 @@ def _write(bundle: Bundle, out: Path, finished: Finished, made: Made) -> str:
 
 def _replaced(bundle: Bundle) -> set[str]:
     """Return the members of earlier engines, whole or not: they give way to the new one."""
-    gone = {name for name in bundle.members if name.startswith("engines/")}
+    ours = (PLAN, TIMING, RECORD)
+    gone = {name for name in bundle.members if name.startswith("engines/") and name.endswith(ours)}
     for choice in bundle.manifest.engines:
         try:
             gone |= set(read_record(bundle, choice.member).libraries.values())
