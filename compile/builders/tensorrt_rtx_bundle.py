@@ -102,7 +102,7 @@ def _build(
 
     def make() -> bytes:
         progress.stage(f"building an engine of {library} for sm_{capability[0]}{capability[1]}")
-        engine = build_rtx_engine(model, capability)
+        engine = build_rtx_engine(model, capability, tell=progress.step)
         facts = dataclasses.asdict(dataclasses.replace(engine, plan=b""))
         del facts["plan"]
         return json.dumps(facts).encode() + b"\n" + engine.plan

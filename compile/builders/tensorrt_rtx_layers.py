@@ -20,7 +20,6 @@ _LAYER = re.compile(
     r"(?:, Outputs: \[(?P<outputs>.*?)\](?=, TacticName: |, StreamId: |, Metadata: |$))?"
     r".*?(?:, Metadata: (?P<metadata>.*))?$"
 )
-_OPERANDS = ("inputs", "constants", "outputs")
 _BYTES = {"Int8": 1, "UInt8": 1, "Bool": 1, "Half": 2, "Float": 4, "Int32": 4, "Int64": 8}
 _TENSOR = re.compile(r"Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
 _DATATYPE = re.compile(r"Datatype: (\w+)")
@@ -67,17 +66,16 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
     """
     lines = text.partition("\nI/O Tensors:")[0].splitlines()
     matches = (_LAYER.match(line) for line in lines)
-    return tuple(
-        EngineLayer(
-            match["name"],
-            match["kind"],
-            tuple(_ONNX_NODE.findall(match["metadata"] or "")),
-            *(tuple(_DATATYPE.findall(match[part] or "")) for part in _OPERANDS),
-            moved_bytes=_size_bytes(match["inputs"]) + _size_bytes(match["outputs"]),
-        )
-        for match in matches
-        if match
+    return tuple(_layer(match) for match in matches if match)
+
+
+def _layer(match: re.Match[str]) -> EngineLayer:
+    reads, holds, writes = (
+        tuple(_DATATYPE.findall(match[part] or "")) for part in ("inputs", "constants", "outputs")
     )
+    moved_bytes = _size_bytes(match["inputs"]) + _size_bytes(match["outputs"])
+    nodes = tuple(_ONNX_NODE.findall(match["metadata"] or ""))
+    return EngineLayer(match["name"], match["kind"], nodes, reads, holds, writes, moved_bytes)
 
 
 def _size_bytes(tensors: str | None) -> int:

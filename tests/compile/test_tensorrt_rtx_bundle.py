@@ -22,7 +22,7 @@ def builder(monkeypatch):
     """A stand-in for the process that builds; it counts its builds."""
     builds = []
 
-    def build(model, capability):
+    def build(model, capability, tell):
         builds.append(capability)
         return RtxEngine(b"plan\n of bytes", "tensorrt_rtx 9", capability, (LAYER,), 0.5)
 
@@ -60,7 +60,7 @@ def test_without_the_library_the_bundle_is_portable_and_says_so(build, monkeypat
 
 
 def test_a_graph_that_is_refused_leaves_the_bundle_portable(builder, monkeypatch, make_tiny):
-    def refuse(model, capability):
+    def refuse(model, capability, tell):
         raise BuildError("node 'a' (DFT): no plugin; write it in standard operators")
 
     monkeypatch.setattr(tensorrt_rtx_bundle, "build_rtx_engine", refuse)
