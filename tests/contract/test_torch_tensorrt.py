@@ -1,5 +1,6 @@
 """Runs torch_tensorrt/ against the genuine Torch-TensorRT 2.13, each file in its own process."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -20,6 +21,8 @@ def test_checks_hold(check, require, tmp_path):
     pytest.importorskip("torch")
     if reason := missing(FOLDER):
         require("bindings", reason)
+    if check.stem == "over_rtx" and not importlib.util.find_spec("tensorrt_rtx_bindings"):
+        require("rtx", "TensorRT for RTX is not installed; pip install 'irstd-sdk[rtx]'")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *OPTIONS, check],
         env={**environment(FOLDER), "HOME": str(tmp_path), "IRSTD_REQUIRE": ""},
