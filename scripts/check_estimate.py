@@ -5,7 +5,8 @@
 The same function that estimates boards estimates the core at hand, from its measured peaks, and is
 compared layer by layer with OpenVINO's own profile of the same graph, FP32, one thread. Peaks and
 layers are measured in turns, so that both see the same machine; of each the best of all rounds
-counts (the peak's largest, the layer's smallest), because whatever else runs only slows a machine.
+counts (the peak's largest, the layer's smallest), because whatever else runs only slows a machine,
+and each round compiles the network anew.
 Three numbers that no data sheet has (the sustained share of the peak, what a result costs besides
 its products, what a layer costs to start) are fitted on one network and judged on the other, both
 ways.
@@ -15,9 +16,11 @@ import argparse
 import dataclasses
 import itertools
 import math
+import re
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ from irstd.types import Precision
 
 NETWORKS = ("acm", "alcnet")
 MEDIAN_GOAL, TOTAL_GOAL = 0.30, 0.20
-INFERENCES = 50  # of each network in a round
+INFERENCES = 25  # of each network in a round
 NEAR_BYTES = 1 << 20  # a copy of this much stays in the caches, as the networks' values do
 SUSTAINED = [share / 100 for share in range(60, 101, 5)]
 IDLE_PRODUCTS = range(0, 129, 8)
@@ -49,57 +52,62 @@ class Profile:
     """One network in OpenVINO, profiling itself.
 
     Attributes:
-        request: Its inference request.
-        image: What it is run on.
+        model: Serialized, as the CPU target deploys it.
         layers: As predicted.
         names: Of executed layers, those of the graph's nodes that each computes.
         best_us: Smallest time seen of each executed layer, microseconds.
     """
 
-    request: Any
-    image: np.ndarray[Any, np.dtype[np.float32]]
+    model: bytes
     layers: tuple[Layer, ...]
-    names: dict[str, set[str]]
-    best_us: dict[str, float]
+    names: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+    best_us: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def run(self) -> None:
-        """Infer and keep the smallest times."""
+    def run(self, core: Any) -> None:
+        """Compile anew, infer, and keep the smallest times.
+
+        Anew, because where buffers happen to lie doubles the time of single layers.
+        """
+        options = {
+            "PERF_COUNT": True, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32",
+        }  # fmt: skip
+        compiled = core.compile_model(core.read_model(self.model), "CPU", options)
+        keys = self._learn_names(compiled)
+        image = np.random.default_rng(0).normal(size=tuple(compiled.input(0).shape))
+        request = compiled.create_infer_request()
         for _ in range(INFERENCES):
-            self.request.infer({0: self.image})
-            for info in self.request.profiling_info:
+            request.infer({0: image.astype(np.float32)})
+            for info in request.profiling_info:
                 taken_us = info.real_time.total_seconds() * 1e6
                 if taken_us > 0:  # a layer fused into another has none
-                    known = self.best_us.get(info.node_name, math.inf)
-                    self.best_us[info.node_name] = min(known, taken_us)
+                    key = keys.get(info.node_name, info.node_name)
+                    self.best_us[key] = min(self.best_us.get(key, math.inf), taken_us)
+
+    def _learn_names(self, compiled: Any) -> dict[str, str]:
+        """Return lasting names of executed layers: made-up ones are numbered anew each time."""
+        ours = {name for layer in self.layers for name in layer.nodes}
+        keys: dict[str, str] = {}
+        seen: Counter[str] = Counter()
+        for node in compiled.get_runtime_model().get_ordered_ops():
+            facts, own = node.get_rt_info(), node.get_friendly_name()
+            told = (
+                facts["originalLayersNames"].astype(str) if "originalLayersNames" in facts else ""
+            )
+            # A convolution with a bias is two of OpenVINO's nodes.
+            computed = {name.removesuffix("/WithoutBiases") for name in [own, *told.split(",")]}
+            known = sorted(computed & ours)
+            stem = known[0] if known else re.sub(r"_\d+$", "", own)
+            seen[stem] += 1
+            keys[own] = f"{stem} {seen[stem]}"
+            self.names[keys[own]] = computed
+        return keys
 
 
 def open_profile(network: str) -> Profile:
-    """Compile the graph that the CPU target deploys."""
-    import openvino
-
+    """Return the graph that the CPU target deploys."""
     subject = open_subject(network, find_target("cpu"), Precision.FP32)
     model = subject.graphs[Precision.FP32]
-    core = openvino.Core()
-    compiled = core.compile_model(
-        core.read_model(model.SerializeToString()),
-        "CPU",
-        {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"},
-    )
-    names = {}
-    for node in compiled.get_runtime_model().get_ops():
-        facts = node.get_rt_info()
-        told = facts["originalLayersNames"].astype(str) if "originalLayersNames" in facts else ""
-        own = node.get_friendly_name()
-        # A convolution with a bias is two of OpenVINO's nodes.
-        names[own] = {name.removesuffix("/WithoutBiases") for name in [own, *told.split(",")]}
-    image = np.random.default_rng(0).normal(size=tuple(compiled.input(0).shape))
-    return Profile(
-        compiled.create_infer_request(),
-        image.astype(np.float32),
-        graph_cost(model).layers,
-        names,
-        {},
-    )
+    return Profile(model.SerializeToString(), graph_cost(model).layers)
 
 
 def measured_layers(profile: Profile) -> list[tuple[Layer, float]]:
@@ -141,12 +149,15 @@ def copy_gb_s() -> float:
 
 def measure(seconds: float) -> tuple[Roofline, float, dict[str, Profile], int]:
     """Measure peaks and layers in turns."""
+    import openvino
+
+    core = openvino.Core()
     profiles = {network: open_profile(network) for network in NETWORKS}
     peaks = measure_roofline()
     near, rounds, end = copy_gb_s(), 0, time.monotonic() + seconds
     while time.monotonic() < end:
         for profile in profiles.values():
-            profile.run()
+            profile.run(core)
         new = measure_roofline()
         peaks = Roofline(
             max(peaks.float_gmac_s or 0.0, new.float_gmac_s or 0.0) or None,

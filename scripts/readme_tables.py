@@ -22,7 +22,10 @@ from irstd.errors import InputError, IrstdError
 from irstd.files import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "kernels.md", ROOT / "docs" / "rtx.md"]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("kernels.md", "rtx.md", "estimates.md")),
+]
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 
 
@@ -90,6 +93,9 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         ),
     ),
     "rtx-layers": ("rtx-layers.json", ()),  # it brings its columns
+    "estimates": ("estimates.json", ()),
+    "estimate-cpu": ("estimate-cpu.json", ()),
+    "estimate-public": ("estimate-public.json", ()),
     "kernels": (
         "kernels-cpu.json",
         (

@@ -4,7 +4,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from irstd.benchmarks.kernels.roofline import Roofline
@@ -35,7 +34,7 @@ def layer(name: str, reduction: int = 144, macs: int = 10**7) -> Layer:
 
 
 def profile(script, best_us, names, layers):
-    return script.Profile(None, np.zeros(1, np.float32), tuple(layers), names, best_us)
+    return script.Profile(b"", tuple(layers), names, best_us)
 
 
 def test_layers_are_paired_by_name_and_what_lost_its_name_by_order(script) -> None:
