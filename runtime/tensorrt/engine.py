@@ -72,6 +72,8 @@ class Engine:
                     f"{_name(trt)} does not start ({one_line(error)}): irstd-compile doctor"
                 )
             ) from error
+        # A plan for later versions carries a runtime of the host; any plan is code.
+        self._runtime.engine_host_code_allowed = True
         self.cuda_engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self.cuda_engine is None:
             raise _not_loaded(trt, plan)

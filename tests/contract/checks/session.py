@@ -99,6 +99,13 @@ def test_description_names_library_device_memory_and_launch(trt, plan, driver):
     session.close()
 
 
+def test_plans_for_later_versions_may_load_their_runtime(trt, plan, driver):
+    session = opened(trt, plan, driver)
+    (runtime,) = session._execution._engine.trt.double.record["Runtime"]
+    assert runtime.engine_host_code_allowed is True
+    session.close()
+
+
 def test_several_outputs_come_in_the_engines_order(trt, driver, image):
     session = opened(trt, make_plan(trt, graph(outputs=3)), driver)
     masks = session.run(image)
