@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +139,15 @@ def test_verdicts(tiny_source) -> None:
     )
     states = [_verdict(tiny_source, 1e3 / period_ms)["state"] for period_ms in periods_ms]
     assert states == ["out of reach", "unlikely", "doubtful", "within reach"]
+
+
+def test_the_likely_range_holds_the_committed_comparison_with_public_measurements() -> None:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "estimate-public.json"
+    results = json.loads(path.read_text("utf-8"))["results"]
+    assert {row["precision"] for row in results} == set(LIKELY)
+    for row in results:
+        low, high = LIKELY[row["precision"]]
+        assert low <= row["ratio"] <= high
 
 
 def _verdict(source, fps):
