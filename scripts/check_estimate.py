@@ -168,8 +168,8 @@ def measure(seconds: float) -> tuple[Roofline, float, dict[str, Profile], int]:
     return peaks, near, profiles, rounds
 
 
-def machine(peaks: Roofline, near_gb_s: float, lanes: int, **fitted: float) -> Machine:
-    """Return this core as a machine."""
+def machine(peaks: Roofline, near_gb_s: float, lanes: int, fitted: Mapping[str, float]) -> Machine:
+    """Return this core as a machine, with what `fit` found; without it, the bare roofline."""
     if peaks.float_gmac_s is None:
         raise DeviceError("this CPU has none of the multiply-add instructions that are timed")
     return Machine(
@@ -199,7 +199,7 @@ def fit(
     """Return the three numbers with the smallest mean logarithmic error, of a coarse grid."""
 
     def loss(values: tuple[float, float, float]) -> float:
-        core = machine(*peaks, **dict(zip(names, values, strict=True)))
+        core = machine(*peaks, dict(zip(names, values, strict=True)))
         return statistics.fmean(
             abs(math.log(1e6 * estimate_layer(layer, core).seconds / taken))
             for layer, taken in rows
@@ -217,14 +217,14 @@ def judge(
     results = []
     for fitted_on, judged_on in (NETWORKS, NETWORKS[::-1]):
         fitted = fit(measured[fitted_on], peaks)
-        single, total = errors(measured[judged_on], machine(*peaks, **fitted))
-        bare, bare_total = errors(measured[judged_on], machine(*peaks))
+        single, total = errors(measured[judged_on], machine(*peaks, fitted))
+        bare, bare_total = errors(measured[judged_on], machine(*peaks, {}))
         median = statistics.median(map(abs, single))
         results.append(
             {
                 "fitted_on": fitted_on,
                 "judged_on": judged_on,
-                **fitted,
+                **(fitted or {}),
                 "layer_count": len(single),
                 "median_error": median,
                 "total_error": total,

@@ -59,7 +59,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine."""
-        return x + self.units(x) if self.residual else self.units(x)
+        refined: Tensor = self.units(x)
+        return x + refined if self.residual else refined
 
 
 class CrossStage(nn.Module):
@@ -73,7 +74,8 @@ class CrossStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine half of the channels."""
-        return self.last(torch.cat([self.blocks(self.through(x)), self.past(x)], 1))
+        joined: Tensor = self.last(torch.cat([self.blocks(self.through(x)), self.past(x)], 1))
+        return joined
 
 
 class FastStage(nn.Module):
@@ -82,15 +84,17 @@ class FastStage(nn.Module):
     def __init__(self, wide: int, out: int, depth: int, *, residual: bool = False) -> None:
         super().__init__()
         half = out // 2
-        self.half, self.first, self.last = half, Unit(wide, out), Unit((2 + depth) * half, out)
+        self.channels = half
+        self.first, self.last = Unit(wide, out), Unit((2 + depth) * half, out)
         self.blocks = nn.ModuleList(Bottleneck(half, 3, residual=residual) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine in steps and join them all."""
-        parts = list(self.first(x).split(self.half, 1))
+        parts = list(self.first(x).split(self.channels, 1))
         for block in self.blocks:
             parts.append(block(parts[-1]))
-        return self.last(torch.cat(parts, 1))
+        joined: Tensor = self.last(torch.cat(parts, 1))
+        return joined
 
 
 class Pyramid(nn.Module):
@@ -107,7 +111,8 @@ class Pyramid(nn.Module):
         for kernel in self.kernels:
             source = maps[0] if self.parallel else maps[-1]
             maps.append(F.max_pool2d(source, kernel, 1, kernel // 2))
-        return self.last(torch.cat(maps, 1))
+        joined: Tensor = self.last(torch.cat(maps, 1))
+        return joined
 
 
 def join(low: Tensor, high: Tensor) -> Tensor:
@@ -234,7 +239,11 @@ def export(module: nn.Module) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(), (torch.zeros(1, 3, SIZE, SIZE),), content, opset_version=17, dynamo=False
+            module.eval(),
+            (torch.zeros(1, 3, SIZE, SIZE),),
+            content,  # type: ignore[arg-type]  # the tracing exporter writes to buffers too
+            opset_version=17,
+            dynamo=False,
         )
     model = simplify(onnx.load_model_from_string(content.getvalue()))
     for node in [node for node in model.graph.node if node.op_type == "Constant"]:

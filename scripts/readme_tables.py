@@ -116,7 +116,7 @@ PEAKS = (
     ("copied memory", "copy_gb_s", "GB/s"),
 )
 # The ratios that the kernels were written for in the case "reference", by operator, values, peer.
-KERNEL_GOALS = {
+KERNEL_GOALS: dict[tuple[Any, Any, Any], int] = {
     ("ms_deform_attn", "float32", "onnxruntime"): 25,
     ("ms_deform_attn", "uint8", "onnxruntime"): 40,
     ("ms_deform_attn_module", "uint8", "onnxruntime"): 12,
@@ -194,7 +194,7 @@ def _origin(path: Path, content: Mapping[str, Any]) -> str:
 
 def _goal(report: Mapping[str, Any]) -> int | None:
     """Return the ratio that a kernel was written for, if one was set for this row."""
-    row = tuple(report.get(name) for name in ("op", "dtype", "peer"))
+    row = report.get("op"), report.get("dtype"), report.get("peer")
     return KERNEL_GOALS.get(row) if report.get("case") == "reference" else None
 
 

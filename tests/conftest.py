@@ -5,8 +5,8 @@ Environment variables (none is needed):
     IRSTD_DATA      folder with irstd_1k/, nudt_sirst/, sirst_v1/; else ../shared/data
     IRSTD_WEIGHTS   folder with public checkpoints; else ../shared/weights
     IRSTD_REQUIRE   comma-separated from gpu, data, weights, nvcc, nvrtc, sass (the disassembler of
-                    make kernel-tools), bindings (make contract-wheels), rtx (TensorRT for RTX): what may
-                    not be skipped as absent
+                    make kernel-tools), bindings (make contract-wheels), rtx (TensorRT for RTX):
+                    what may not be skipped as absent
 """
 
 import ctypes

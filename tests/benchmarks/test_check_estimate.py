@@ -56,7 +56,7 @@ def test_other_layers_than_predicted_are_an_error(script) -> None:
 
 def test_the_fit_finds_what_was_planted(script) -> None:
     planted = {"sustained": 0.8, "idle_products": 32.0, "overhead_us": 4.0}
-    core = script.machine(*PEAKS, **planted)
+    core = script.machine(*PEAKS, planted)
     rows = [
         (item, 1e6 * estimate_layer(item, core).seconds)
         for item in (layer(str(k), k, 10**6 * k) for k in (1, 9, 16, 72, 144, 576))
@@ -67,7 +67,7 @@ def test_the_fit_finds_what_was_planted(script) -> None:
 
 
 def test_the_verdict_is_of_the_network_that_was_not_fitted(script) -> None:
-    core = script.machine(*PEAKS, sustained=0.8, idle_products=32.0, overhead_us=4.0)
+    core = script.machine(*PEAKS, {"sustained": 0.8, "idle_products": 32.0, "overhead_us": 4.0})
     items = [layer(str(k), k) for k in (9, 72, 144)]
     true = [(item, 1e6 * estimate_layer(item, core).seconds) for item in items]
     slow = [(item, 2 * taken) for item, taken in true]
@@ -81,4 +81,4 @@ def test_the_verdict_is_of_the_network_that_was_not_fitted(script) -> None:
 
 def test_a_cpu_whose_peak_cannot_be_measured_is_told(script) -> None:
     with pytest.raises(DeviceError, match="none of the multiply-add instructions"):
-        script.machine(Roofline(None, None, 20.0), 60.0, 8)
+        script.machine(Roofline(None, None, 20.0), 60.0, 8, {})

@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ class Case:
             layers.append(rng.standard_normal(size[0]).astype(np.float32))
         return reference.Projections(*layers)
 
-    def inputs(self, rng):
+    def inputs(self, rng: Any) -> tuple[Any, Any]:
         """Query, source."""
         sides = self.level_hw
         values = sum(h * w for h, w in zip(sides[::2], sides[1::2], strict=True))
@@ -117,7 +118,9 @@ def test_it_computes_what_the_definition_says(case, rng):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_integers_come_close(case, rng):
     projections, inputs = case.projections(rng), case.inputs(rng)
-    packed = pack_projections_u8(projections, case.heads, observe(*inputs, projections, case.heads))
+    packed = pack_projections_u8(
+        projections, case.heads, observe(inputs[0], inputs[1], projections, case.heads)
+    )
     assert_like(
         ms_deform_attn_module(*inputs, packed, **case.where), define(case, projections, inputs)
     )
