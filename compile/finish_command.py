@@ -8,7 +8,7 @@ from irstd.cli import Outcome, add_verb
 from irstd.files import cache_dir, to_path
 
 if TYPE_CHECKING:
-    from irstd.compile.finish import Finished
+    from irstd.compile.finish_result import Finished
 
 _ORIGINS = {
     "built": "built here",
@@ -33,9 +33,10 @@ def add_finish(verbs: Any) -> None:
         "--budget", metavar="LIST", help='such as "hse=-0.3,fa=+2" (default: the build\'s)'
     )
     verb.add_argument(
-        "--builder", choices=("tensorrt", "torch_tensorrt"), default="tensorrt",
-        help="what builds the engine: TensorRT from the graph, or Torch-TensorRT from the torch "
-        "module (docs/torch-tensorrt.md)",
+        "--builder", choices=("auto", "tensorrt", "tensorrt_rtx", "torch_tensorrt"), default="auto",
+        help="what builds the engine: auto takes TensorRT, and on RTX cards TensorRT for RTX where "
+        "it is installed (docs/rtx.md); torch_tensorrt builds from the torch module "
+        "(docs/torch-tensorrt.md)",
     )  # fmt: skip
     verb.add_argument(
         "--weights", type=to_path, metavar="FILE",
@@ -53,13 +54,14 @@ def add_finish(verbs: Any) -> None:
 
 def _finish(options: argparse.Namespace) -> Outcome:
     from irstd.compile.accuracy import parse_budget
-    from irstd.compile.finish import Proof, finish_bundle
+    from irstd.compile.finish import finish_bundle
+    from irstd.compile.finish_proof import Proof
     from irstd.compile.progress import Progress
     from irstd.errors import UsageError
 
     if options.data is None and (options.budget or options.list):
         raise UsageError(f"{'--budget' if options.budget else '--list'} needs --data DIR")
-    if options.weights is not None and options.builder == "tensorrt":
+    if options.weights is not None and options.builder != "torch_tensorrt":
         raise UsageError("--weights goes with --builder torch_tensorrt")
     if options.out is not None and options.out.suffix != ".irstd":
         raise UsageError(f"-o {options.out}: a bundle's name ends in .irstd")
@@ -87,7 +89,7 @@ def describe_finished(found: "Finished") -> str:
 
     lines = [
         f"{found.path}: its engine {_ORIGINS[found.origin]}",
-        f"engine {found.record.key.digest}: {found.record.key.device}",
+        f"engine {found.engine['digest']}: {found.device}",
     ]
     if found.parity is not None:
         lines.append(f"golden frames: {found.parity}")

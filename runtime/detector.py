@@ -15,7 +15,7 @@ from irstd.bundle import Bundle, read_bundle
 from irstd.errors import BundleMismatch, MissingDependency, UsageError
 from irstd.frames import Frame
 from irstd.manifest import EngineChoice, Manifest
-from irstd.runtime.finished import PLAN_SESSIONS, is_plan, prepare_plan, wants_finish
+from irstd.runtime.finished import PLAN_SESSIONS, is_engine, is_plan, prepare_plan, wants_finish
 from irstd.runtime.frame_runner import FrameRunner
 from irstd.runtime.postprocess import detect, sigmoid
 from irstd.runtime.sessions import (
@@ -232,7 +232,7 @@ def _open_first(
 def _open(bundle: Bundle, choice: _Engine, threads: int | None) -> Session:
     if is_plan(choice.member):
         prepare_plan(bundle, choice.member)
-    elif choice.session in PLAN_SESSIONS:
+    elif choice.session in PLAN_SESSIONS and not is_engine(choice.member):
         raise wants_finish(bundle)
     return open_session(choice.session, bundle.read(choice.member), threads=threads)
 
@@ -250,8 +250,8 @@ def _installed(bundle: Bundle) -> list[_Engine]:
     found = [
         _Engine(tried.session, tried.member, "" if tried.chosen else _why_not(ranked[0]))
         for tried in ranked
-        # What an engine of one device lacks here is told when it is opened.
-        if tried.session in here or is_plan(tried.member)
+        # What an engine lacks here is told when it is opened.
+        if tried.session in here or is_engine(tried.member)
     ]
     if not found:
         wanted = " or ".join(tried.session for tried in ranked)

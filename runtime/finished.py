@@ -21,12 +21,18 @@ from irstd.targets import TARGETS, find_target
 
 _log = logging.getLogger(__name__)
 # Sessions that load an engine of one device, not a graph.
-PLAN_SESSIONS = ("tensorrt",)
+PLAN_SESSIONS = ("tensorrt", "tensorrt_rtx")
+RTX = ".rtx"  # of TensorRT for RTX, for every card of a compute capability
 
 
 def is_plan(member: str) -> bool:
     """Whether a member is an engine of one device."""
     return member.endswith(PLAN)
+
+
+def is_engine(member: str) -> bool:
+    """Whether a member is an engine, not a graph."""
+    return member.endswith((PLAN, RTX))
 
 
 def prepare_plan(bundle: Bundle, member: str) -> None:

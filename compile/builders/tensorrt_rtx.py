@@ -20,11 +20,13 @@ from typing import IO, Any
 
 from irstd.compile.builders.tensorrt_rtx_layers import EngineLayer, read_layers
 from irstd.errors import BuildError, MissingDependency, one_line
+from irstd.fingerprint import content_key
 from irstd.runtime.tensorrt.rtx import MODULES
 
 SESSION = "tensorrt_rtx"
 INSTALL = "pip install 'irstd-sdk[rtx]' (Linux or Windows on x86-64)"
 TIMEOUT_S = 600.0
+_KEY_DIGITS = 32
 _TOLD_LINES = 3
 _log = logging.getLogger(__name__)
 _MISSING = "irstd.errors.MissingDependency: "
@@ -84,6 +86,14 @@ def rtx_library() -> str | None:
             with_version = (importlib.metadata.version(name) for name in names if name != "?")
             return f"{SESSION} {next(with_version, 'of unknown version')}"
     return None
+
+
+def engine_key(model: bytes, engine: RtxEngine) -> str:
+    """Return the stem of an engine's bundle member, `engines/<key>.rtx`: all that it depends on.
+
+    Not `.plan`: those are TensorRT's own, of one device (docs/bundle-format.md).
+    """
+    return content_key(SESSION, model, engine.library, list(engine.capability))[:_KEY_DIGITS]
 
 
 def build_rtx_engine(

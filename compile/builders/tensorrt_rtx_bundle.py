@@ -14,17 +14,16 @@ from irstd.compile.builders.tensorrt_rtx import (
     SESSION,
     RtxEngine,
     build_rtx_engine,
+    engine_key,
     rtx_library,
 )
 from irstd.compile.builders.tensorrt_rtx_layers import EngineLayer, convolution_precisions
 from irstd.compile.cache import cached
 from irstd.compile.progress import SILENT, Progress
 from irstd.errors import BuildError, MissingDependency
-from irstd.fingerprint import content_key
 from irstd.targets import Target
 
 _log = logging.getLogger(__name__)
-_KEY_DIGITS = 32
 
 
 def rtx_trials(
@@ -50,21 +49,12 @@ def rtx_trials(
     except (MissingDependency, BuildError) as error:
         _log.warning("no engine for %s in the bundle: %s", target.name, error)
         return EngineTrials(refused={SESSION: f"not built: {error}"})
-    member = engine_member(model, engine)
+    member = f"engines/{engine_key(model, engine)}.rtx"
     told = f"built as {member} by {engine.library}, and to be proven on the card"
     facts = engine_facts(model, engine)
     return EngineTrials(
         refused={SESSION: told}, members={member: engine.plan}, built={member: facts}
     )
-
-
-def engine_member(model: bytes, engine: RtxEngine) -> str:
-    """Return the bundle member of an engine, named by all that it depends on.
-
-    Not `.plan`: those are TensorRT's own, of one device (docs/bundle-format.md).
-    """
-    key = content_key(SESSION, model, engine.library, list(engine.capability))
-    return f"engines/{key[:_KEY_DIGITS]}.rtx"
 
 
 def engine_facts(model: bytes, engine: RtxEngine) -> dict[str, Any]:

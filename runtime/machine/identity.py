@@ -26,11 +26,28 @@ def this_device(
         MissingDependency: No TensorRT that can be used, or neither pycuda nor cuda-python.
         DeviceError: No driver, or no such GPU.
     """
-    trt = load_tensorrt()
+    return device_with(f"TensorRT {version_of(load_tensorrt())}", binding, root, index)
+
+
+def device_with(
+    library: str, binding: Binding | None = None, root: Path = Path("/"), index: int = 0
+) -> tuple[EngineDevice, Properties]:
+    """Return what `this_device` does, for an engine of another library.
+
+    Args:
+        library: Name and version.
+        binding: As of `this_device`, like what follows.
+        root: ...
+        index: ...
+
+    Raises:
+        MissingDependency: Neither pycuda nor cuda-python.
+        DeviceError: No driver, or no such GPU.
+    """
     binding = binding or find_binding()
     properties = binding.properties(index)
     device = EngineDevice(
-        library=f"TensorRT {version_of(trt)}",
+        library=library,
         cuda_major=binding.driver_version() // 1000,
         gpu=properties.name,
         board=read_board(root) or "",

@@ -7,8 +7,8 @@ import pytest
 
 from irstd.bundle import read_bundle
 from irstd.compile.builders import tensorrt_rtx, tensorrt_rtx_bundle
-from irstd.compile.builders.tensorrt_rtx import RtxEngine
-from irstd.compile.builders.tensorrt_rtx_bundle import engine_facts, engine_member, rtx_trials
+from irstd.compile.builders.tensorrt_rtx import RtxEngine, engine_key
+from irstd.compile.builders.tensorrt_rtx_bundle import engine_facts, rtx_trials
 from irstd.compile.builders.tensorrt_rtx_layers import EngineLayer
 from irstd.compile.summary import describe_build, inspect_report
 from irstd.errors import BuildError
@@ -100,4 +100,4 @@ def test_facts_of_an_engine_that_tells_no_layers(make_tiny):
     engine = RtxEngine(b"plan", "tensorrt_rtx 9", (8, 9), (), 1.0)
     facts = engine_facts(model, engine)
     assert (facts["layers"], facts["convolutions"], facts["moved_bytes"]) == (None, None, None)
-    assert engine_member(model, engine).startswith("engines/")
+    assert len(engine_key(model, engine)) == 32

@@ -98,7 +98,7 @@ def test_budget_on_data_is_verified_on_the_device(portable, finish, make_data):
 
 
 def test_violated_budget_writes_nothing(portable, finish, make_data, monkeypatch):
-    from irstd.compile import finish as module
+    from irstd.compile import finish_proof as module
 
     path = portable()
     before = path.read_bytes()
