@@ -3,6 +3,8 @@
 Needs neither onnx nor torch: numpy, PyYAML, OpenCV, TensorRT, and cuda-python or pycuda.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from irstd.bundle import Bundle, read_bundle
@@ -21,16 +23,15 @@ from irstd.compile.golden import Golden
 from irstd.compile.progress import SILENT, Progress
 from irstd.engine_record import PLAN, RECORD, TIMING, member_names
 from irstd.engine_record import describe as describe_record
-from irstd.errors import IrstdError, UsageError
+from irstd.errors import BundleCorrupt, IrstdError, UsageError
 from irstd.files import check_writable
-from irstd.frames import list_labelled
+from irstd.frames import LabelledFiles, list_labelled
 from irstd.manifest import EngineChoice
 from irstd.runtime.finished import check_device, read_record
 from irstd.runtime.machine.identity import this_device
 
 SESSION = "tensorrt"
 AUTO = "auto"
-BUILDERS = (AUTO, SESSION, TENSORRT_RTX, TORCH_TENSORRT)
 
 
 def finish_bundle(
@@ -54,8 +55,8 @@ def finish_bundle(
         out: Where the finished one goes; None: in the place of `path`.
         proof: What to verify besides the golden frames.
         rebuild: Build anew, whatever the bundle and the cache hold.
-        builder: One of BUILDERS. "auto": TensorRT for RTX where the target prefers it and it is
-            installed, else TensorRT. "torch_tensorrt": from the torch module, anew.
+        builder: "auto" takes "tensorrt_rtx" where the target prefers it and it is installed, else
+            "tensorrt"; "torch_tensorrt" builds from the torch module, anew.
         weights: Of the torch module; None takes the shipped ones.
         cache: Folder for engines, None for none.
         progress: Told of each stage.
@@ -72,24 +73,50 @@ def finish_bundle(
     """
     out, proof = out or path, proof or Proof()
     check_writable(out)
-    bundle = read_bundle(path)
     files = [] if proof.data is None else list_labelled(proof.data, proof.list_file)
     if proof.budget and not is_labelled(files):
         raise UsageError("--budget needs labelled frames: give --data DIR with masks/")
+    job = _Job(out, proof, files, rebuild, builder, weights, cache, progress)
+    while True:
+        bundle = read_bundle(path)
+        try:
+            return _finish(bundle, job)
+        except BundleCorrupt:
+            if read_bundle(path).sha256 == bundle.sha256:
+                raise
+            progress.stage(f"{path} was changed by another process: starting again")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """The arguments of `finish_bundle`, and the files of its data."""
+
+    out: Path
+    proof: Proof
+    files: Sequence[LabelledFiles]
+    rebuild: bool
+    builder: str
+    weights: Path | None
+    cache: Path | None
+    progress: Progress
+
+
+def _finish(bundle: Bundle, job: _Job) -> Finished:
+    out, proof, files, progress = job.out, job.proof, job.files, job.progress
     golden = Golden.read(bundle)
     progress.stage("looking at this device")
-    if builder == TENSORRT_RTX or (builder == AUTO and runs_rtx(bundle)):
-        return finish_rtx(bundle, out, golden, files, proof, rebuild=rebuild, progress=progress)
+    if job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle)):
+        return finish_rtx(bundle, out, golden, files, proof, rebuild=job.rebuild, progress=progress)
     device, properties = this_device()
     check_target(bundle, device, properties.memory_bytes)
-    torch = torch_source(bundle, weights) if builder == TORCH_TENSORRT else None
-    held = None if rebuild or torch else held_engine(bundle)
+    torch = torch_source(bundle, job.weights) if job.builder == TORCH_TENSORRT else None
+    held = None if job.rebuild or torch else held_engine(bundle)
     if held is not None:
         check_device(bundle, held.record.key.device, device)
-        if out == path and not files:
+        if out == bundle.path and not files:
             engine = describe_record(held.record)
-            return Finished(path, bundle.sha256, engine, held.record.key.device, "bundle")
-    bench = Bench(bundle, device, properties, cache, progress, rebuild=rebuild, torch=torch)
+            return Finished(out, bundle.sha256, engine, held.record.key.device, "bundle")
+    bench = Bench(bundle, device, properties, job.cache, progress, rebuild=job.rebuild, torch=torch)
     made = use_held(bundle, held) if held else make_engine(bench, bundle.manifest.model)
     candidate = Candidate(
         bundle,

@@ -101,9 +101,12 @@ def test_two_processes_build_once(start, portable, tmp_path):
         if "waiting for another process" in line:
             break
     gate.write_text("")
-    for process, origin in ((first, "built"), (second, "cache")):
+    # The second builds nothing; whoever is later may find the bundle as the other has left it.
+    for process, origins in ((first, {"built", "bundle"}), (second, {"cache", "bundle"})):
         code, report, err = ended(process)
-        assert (code, report and report["origin"]) == (0, origin), err
+        assert code == 0, err
+        assert report["origin"] in origins
+        assert "building the engine" not in err
     assert read_bundle(path).manifest.engines
     assert not list(path.parent.glob("*.part"))
 
