@@ -14,7 +14,7 @@ from irstd.compile.builders.tensorrt_rtx import SESSION as TENSORRT_RTX
 from irstd.compile.builders.torch_tensorrt_bundle import NAME as TORCH_TENSORRT
 from irstd.compile.builders.torch_tensorrt_bundle import torch_source
 from irstd.compile.engine_store import StoredEngine
-from irstd.compile.finish_checks import check_target
+from irstd.compile.finish_checks import check_portable, check_target
 from irstd.compile.finish_engine import Bench, Made, make_engine, open_engine, use_held
 from irstd.compile.finish_proof import Candidate, Proof, measure, prove
 from irstd.compile.finish_result import Finished, write_finished
@@ -103,6 +103,7 @@ class _Job:
 
 def _finish(bundle: Bundle, job: _Job) -> Finished:
     out, proof, files, progress = job.out, job.proof, job.files, job.progress
+    check_portable(bundle)
     golden = Golden.read(bundle)
     progress.stage("looking at this device")
     if job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle)):

@@ -13,6 +13,21 @@ _MEMORY_SHARE = 0.8
 _SESSION = "tensorrt"
 
 
+def check_portable(bundle: Bundle) -> Target:
+    """Return the target of a bundle whose engine is built on the device.
+
+    Raises:
+        BundleMismatch: The bundle brings its engine.
+    """
+    target = find_target(bundle.manifest.target)
+    if not target.portable:
+        raise BundleMismatch(
+            f"{bundle.path}: built for {target.name}, which brings its engine: there is nothing to "
+            f"finish; run it: irstd-run {bundle.path} SOURCE"
+        )
+    return target
+
+
 def check_target(bundle: Bundle, device: EngineDevice, memory_bytes: int) -> Target:
     """Refuse a bundle that was built for another device.
 
@@ -27,12 +42,7 @@ def check_target(bundle: Bundle, device: EngineDevice, memory_bytes: int) -> Tar
     Raises:
         BundleMismatch: Names both sides, and the command that mends it.
     """
-    target = find_target(bundle.manifest.target)
-    if not target.portable:
-        raise BundleMismatch(
-            f"{bundle.path}: built for {target.name}, which brings its engine: there is nothing to "
-            f"finish; run it: irstd-run {bundle.path} SOURCE"
-        )
+    target = check_portable(bundle)
     if _SESSION not in target.engines:
         raise BundleMismatch(f"{bundle.path}: {target.name} does not run TensorRT")
     fitting = fitting_targets(device, memory_bytes)

@@ -126,6 +126,13 @@ def test_other_targets_do_not_run_it(build, compile_command):
     assert (code, report["error"]["type"]) == (6, "BundleMismatch")
 
 
+def test_a_bundle_for_a_cpu_has_nothing_to_finish(build, compile_command):
+    """Whatever this machine lacks."""
+    code, report, _ = compile_command("finish", build().path)
+    assert (code, report["error"]["type"]) == (6, "BundleMismatch")
+    assert "there is nothing to finish; run it: irstd-run" in report["error"]["message"]
+
+
 def test_unfinished_it_is_not_opened(bundle):
     with pytest.raises(irstd.errors.BundleMismatch, match="irstd-compile finish"):
         irstd.open_bundle(bundle, engine="tensorrt_rtx")
