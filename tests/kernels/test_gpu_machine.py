@@ -24,7 +24,7 @@ CASES = [
 def machine(host_device, monkeypatch):
     monkeypatch.setattr(gpu_machine, "_LEAST_SCRATCH_BYTES", 1)
     device = host_device()
-    monkeypatch.setattr(device.binding, "stream", lambda is_apart=False: 7, raising=False)
+    monkeypatch.setattr(device.binding, "stream", lambda **_: 7, raising=False)
     monkeypatch.setattr(device, "time_ms", lambda run, calls=1: [run() for _ in range(calls)] and 1)
     return CudaMachine(device)
 
