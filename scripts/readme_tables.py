@@ -174,7 +174,8 @@ def make_table(path: Path, columns: Sequence[Column]) -> str:
 
 
 def _origin(path: Path, content: Mapping[str, Any]) -> str:
-    origin = f"`{content['command']}`, in `benchmarks/results/{path.name}`"
+    command = re.sub(r"(?<=\s)/\S*/", "", content["command"])  # no folders of a machine
+    origin = f"`{command}`, in `benchmarks/results/{path.name}`"
     reports = content.get("reports", [content])
     machines = {
         f"{report['environment']['cpu_model']}, {report['environment']['cpu_cores']} cores"
