@@ -9,47 +9,29 @@ from irstd.calibration.scales import ScaleTable, TensorRange
 from irstd.compile.graph_facts import run_graph
 from irstd.compile.lower import calibrate_graph
 from irstd.compile.onnx_graph import constants, consumers, producers
-from irstd.compile.opset import to_opset19
-from irstd.compile.prepare import Prepared
 from irstd.compile.quantize import (
     FORMS,
     plan_int8,
     quantize,
     tensors_to_calibrate,
 )
-from irstd.compile.rewrites import rewrite
 from irstd.errors import CalibrationError
 from irstd.manifest_json import INT8_FORMS
 from irstd.runtime.preprocess import Preprocessor
 from irstd.runtime.sessions import open_session
-from irstd.types import InputSpec
+from tests.compile.quantize_inputs import make_spec, prepare_tiny, three_frames
 
 node = helper.make_node
 
 
-def make_spec(mean=(80.0,), std=(40.0,), size=32, **changes):
-    values = {
-        "height": size,
-        "width": size,
-        "scale": tuple(1 / s for s in std),
-        "offset": tuple(-m / s for m, s in zip(mean, std, strict=True)),
-        "pad_level": tuple(mean),
-    }
-    return InputSpec(**{**values, **changes})
-
-
 @pytest.fixture(scope="module")
 def frames():
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (32, 32), dtype=np.uint8) for _ in range(3)]
+    return three_frames()
 
 
 @pytest.fixture(scope="module")
 def plain(make_tiny):
-    model, affine = rewrite(make_tiny(), 32, 32)
-    offset = -80 / 40 * affine.scale[0] + affine.offset[0]
-    spec = make_spec(scale=(affine.scale[0] / 40,), offset=(offset,))
-    return Prepared(to_opset19(model), spec, had_sigmoid=False)
+    return prepare_tiny(make_tiny())
 
 
 @pytest.fixture(scope="module", params=list(FORMS))

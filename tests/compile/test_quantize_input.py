@@ -22,20 +22,9 @@ from irstd.compile.quantize import (
 )
 from irstd.compile.rewrites import rewrite
 from irstd.runtime.preprocess import Preprocessor
-from irstd.types import InputSpec
+from tests.compile.quantize_inputs import make_spec
 
 node = helper.make_node
-
-
-def make_spec(mean=(80.0,), std=(40.0,), size=32, **changes):
-    values = {
-        "height": size,
-        "width": size,
-        "scale": tuple(1 / s for s in std),
-        "offset": tuple(-m / s for m, s in zip(mean, std, strict=True)),
-        "pad_level": tuple(mean),
-    }
-    return InputSpec(**{**values, **changes})
 
 
 def tensor_of(frame, spec):

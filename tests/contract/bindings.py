@@ -18,6 +18,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -109,3 +110,18 @@ def import_bindings() -> ModuleType:
             importlib.import_module("tensorrt.plugin")
     module: ModuleType = tensorrt_bindings
     return module
+
+
+def run_checks(file: Path, version: str, timeout_s: float) -> None:
+    """Run a file of tests in a process of its own, which has the bindings of one version."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", file],
+        env=environment(version),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b[1-9]\d* passed", done.stdout), done.stdout

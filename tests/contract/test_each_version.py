@@ -3,14 +3,11 @@
 One of them, by hand: pytest tests/contract -k "10.3.0 and builder"
 """
 
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.contract.bindings import ROOT, VERSIONS, environment, missing
+from tests.contract.bindings import VERSIONS, missing, run_checks
 
 CHECKS = sorted(Path(__file__).with_name("checks").glob("[a-z]*.py"))
 TIMEOUT_S = 300
@@ -25,17 +22,7 @@ def version(request, require):
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda path: path.stem)
 def test_checks_hold(check, version):
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", check],
-        env=environment(version),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\b[1-9]\d* passed", done.stdout), done.stdout
+    run_checks(check, version, TIMEOUT_S)
 
 
 def test_an_unknown_version_is_missing(tmp_path, monkeypatch):
