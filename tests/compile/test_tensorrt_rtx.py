@@ -127,6 +127,30 @@ def test_fused_operators_are_accepted_written_out(precision, make_fused, tmp_pat
     assert build_rtx_engine(graph.model, (8, 9)).layers
 
 
+# Stands before the genuine module and tells, instead of building, what it was asked for.
+TELLS_TF32 = """
+import tensorrt_rtx_bindings as genuine
+
+def __getattr__(name):
+    return getattr(genuine, name)
+
+class Builder(genuine.Builder):
+    def __init__(self, logger):
+        genuine.Builder.__init__(self, logger)
+
+    def build_serialized_network(self, network, config):
+        raise SystemExit(f"TF32 is {config.get_flag(genuine.BuilderFlag.TF32)}")
+"""
+
+
+def test_float32_keeps_all_its_bits(lowered, tmp_path, monkeypatch):
+    """TF32 is on by default, and golden frames of FP32 allow a hundredth of its rounding."""
+    (tmp_path / "tensorrt_rtx.py").write_text(TELLS_TF32)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BuildError, match="TF32 is False"):
+        build_rtx_engine(lowered("acm", Precision.FP32).model, (8, 9))
+
+
 def test_progress_is_told_in_order(lowered):
     told = []
     build_rtx_engine(
