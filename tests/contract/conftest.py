@@ -1,5 +1,6 @@
 """Fixtures of the contract tests; bindings.py says how the bindings come to be here."""
 
+import gc
 import os
 from types import ModuleType
 
@@ -24,7 +25,9 @@ def trt() -> ModuleType:
     For files in `checks/`, which test_each_version.py runs.
     """
     assert VERSION_VARIABLE in os.environ, "run by tests/contract/test_each_version.py"
-    return import_bindings()
+    module = import_bindings()
+    gc.freeze()  # many tests collect garbage, none of which is among what is there by now
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,9 @@
 """Doubles of TensorRT's classes that refuse whatever the genuine ones would refuse.
 
-`create_autospec(..., spec_set=True)` knows the names of a genuine class, so that a call of what a
-version lacks is an error. It knows no more: the bindings are compiled, and what a method takes
-stands only in its docstring. So that is read, and every call is held against it: number and names
-of the arguments, and the type of each, also of what a double returns and of what is assigned to a
-property.
+A double has the names of a genuine class and no others, so that a call of what a version lacks is
+an error. The bindings are compiled, and what a method takes stands only in its docstring. So that
+is read, and every call is held against it: number and names of the arguments, and the type of
+each, also of what a double returns and of what is assigned to a property.
 
     class Config:                              # the behaviour: plain methods and attributes
         builder_optimization_level = 3
@@ -19,10 +18,10 @@ What the behaviour lacks, the double lacks too: calling it is a ContractViolatio
 import functools
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
-from unittest.mock import create_autospec
 
 _SCALARS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
@@ -37,6 +36,7 @@ _ANYTHING = ("object", "capsule", "typing_extensions.CapsuleType", "types.Capsul
 _CALLABLES = ("Callable", "collections.abc.Callable", "function")
 _SEQUENCES = ("List", "list", "Sequence", "collections.abc.Sequence")
 _TUPLES = ("Tuple", "tuple")
+_SPECIAL = ("__bytes__", "__len__", "__getitem__", "__iter__")
 _PREFIX = re.compile(r"(tensorrt_\w+\.tensorrt\w*\.|nvinfer1::|nvonnxparser::)")
 # Bound after the function that returns it, so its docstring has the name in C++.
 _ALIASES = {"IParserError": "ParserError"}
@@ -79,16 +79,9 @@ def strict(trt: ModuleType, cls: type, behaviour: object) -> Any:
     public += [name for name in vars(behaviour) if not name.startswith("_")]
     if unknown := sorted({name for name in public if not hasattr(cls, name)}):
         raise ContractViolation(f"{cls.__name__} of {trt.__version__} has no {', '.join(unknown)}")
-    double = create_autospec(cls, spec_set=True, instance=True)
-    for name in dir(cls):
-        member = inspect.getattr_static(cls, name)
-        if isinstance(member, property):
-            setattr(type(double), name, _property(trt, cls, name, member, behaviour))
-        elif not name.startswith("_") and not isinstance(member, type) and callable(member):
-            getattr(double, name).side_effect = functools.partial(_call, trt, cls, name, behaviour)
-    for name in ("__bytes__", "__len__", "__getitem__", "__iter__"):
-        if hasattr(type(behaviour), name):
-            setattr(type(double), name, _special(behaviour, name))
+    special = tuple(name for name in _SPECIAL if hasattr(type(behaviour), name))
+    double = _double_class(trt, cls, tuple(dir(cls)), special)()
+    object.__setattr__(double, "_behaviour", behaviour)
     return double
 
 
@@ -166,42 +159,70 @@ def accepts(trt: ModuleType, kind: str, value: object) -> bool:
     return isinstance(value, _resolve(trt, kind))
 
 
-def _call(
-    trt: ModuleType, cls: type, name: str, behaviour: object, *args: Any, **kwargs: Any
-) -> Any:
+@functools.cache
+def _double_class(
+    trt: ModuleType, cls: type, names: tuple[str, ...], special: tuple[str, ...]
+) -> type:
+    """Return the class of a genuine class's doubles; reading all its members takes a while.
+
+    Args:
+        trt: The genuine module.
+        cls: The genuine class, which a double says it is an instance of.
+        names: Of all members: a test may take some away.
+        special: Methods that Python calls, which the behaviour has.
+    """
+    members: dict[str, Any] = {
+        "__slots__": ("__weakref__", "_behaviour"),
+        "__class__": property(lambda _: cls),
+    }
+    for name in names:
+        member = inspect.getattr_static(cls, name)
+        if isinstance(member, property):
+            members[name] = _property(trt, cls, name, member)
+        elif not name.startswith("_"):
+            is_method = callable(member) and not isinstance(member, type)
+            members[name] = _method(trt, cls, name) if is_method else member
+    members |= {name: _special(name) for name in special}
+    return type(cls.__name__, (), members)
+
+
+def _method(trt: ModuleType, cls: type, name: str) -> Callable[..., Any]:
     where = f"{cls.__name__}.{name}"
-    signature = check_call(trt, where, getattr(cls, name).__doc__, args, kwargs)
-    if not hasattr(behaviour, name):
-        raise ContractViolation(f"{where}: this double does not know what it does")
-    result = getattr(behaviour, name)(*args, **kwargs)
-    _check_result(trt, where, signature.returns, result)
-    return result
+
+    def call(double: Any, *args: Any, **kwargs: Any) -> Any:
+        signature = check_call(trt, where, getattr(cls, name).__doc__, args, kwargs)
+        if not hasattr(double._behaviour, name):
+            raise ContractViolation(f"{where}: this double does not know what it does")
+        result = getattr(double._behaviour, name)(*args, **kwargs)
+        _check_result(trt, where, signature.returns, result)
+        return result
+
+    return call
 
 
-def _property(
-    trt: ModuleType, cls: type, name: str, genuine: property, behaviour: object
-) -> property:
+def _property(trt: ModuleType, cls: type, name: str, genuine: property) -> property:
     where = f"{cls.__name__}.{name}"
 
-    def read(_: Any) -> Any:
-        if not hasattr(behaviour, name):
+    def read(double: Any) -> Any:
+        if not hasattr(double._behaviour, name):
             raise ContractViolation(f"{where}: this double does not know its value")
+        value = getattr(double._behaviour, name)
         (signature,) = signatures(genuine.fget.__doc__) or (None,)
         if signature:
-            _check_result(trt, where, signature.returns, getattr(behaviour, name))
-        return getattr(behaviour, name)
+            _check_result(trt, where, signature.returns, value)
+        return value
 
-    def write(_: Any, value: Any) -> None:
+    def write(double: Any, value: Any) -> None:
         if genuine.fset is None:
             raise ContractViolation(f"{where}: cannot be set")
         check_call(trt, where, genuine.fset.__doc__, (value,), {})
-        setattr(behaviour, name, value)
+        setattr(double._behaviour, name, value)
 
     return property(read, write)
 
 
-def _special(behaviour: object, name: str) -> Any:
-    return lambda _, *args: getattr(behaviour, name)(*args)
+def _special(name: str) -> Callable[..., Any]:
+    return lambda double, *args: getattr(double._behaviour, name)(*args)
 
 
 def _check_result(trt: ModuleType, where: str, kind: str, result: object) -> None:
