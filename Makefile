@@ -25,8 +25,9 @@ DEVELOP := $(VENV)/.installed-develop
 demo: $(RUNS)
 	$(BIN)/python examples/demo.py
 
+# Hundreds of tests start processes, which would each compile the sources where no .pyc is written.
 test: $(DEVELOP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
 
 test-kernels: $(DEVELOP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m "slow or not slow" tests/kernels
