@@ -24,8 +24,10 @@ from irstd.devices import Device, PowerMode
 # CUDA Graphs", 2019: 3.4 us a kernel of 2.9 us, on a V100 at 1380 MHz); its front end runs at the
 # GPU's clock.
 _GAP_S, _GAP_MHZ = 0.5e-6, 1380.0
-# Vectors of tensor core instructions, as channels in and out (PTX ISA, mma.m16n8k16 and m16n8k32).
-_VECTORS = {"int8": (32, 8), "fp16": (16, 8), "fp32": (8, 8)}
+# Vectors of tensor core instructions, as channels in and out (PTX ISA, mma.m16n8k8, m16n8k16
+# and m16n8k32).
+_VECTORS = {"int8": (32, 8), "fp16": (16, 8)}
+_TF32_VECTORS, _FP32_VECTORS = (8, 8), (1, 1)  # CUDA cores multiply one by one
 # The smallest tile of results that an implicit matrix product gives one SM.
 _TILE_PIXELS, _TILE_CHANNELS = 64, 32
 
@@ -181,13 +183,14 @@ def _padding(channels: int, vector: int) -> float:
     return channels / (math.ceil(channels / vector) * vector)
 
 
-def machine_of(device: Device, mode: PowerMode, *, tf32: bool = True) -> Machine:
+def machine_of(device: Device, mode: PowerMode, *, tf32: bool = False) -> Machine:
     """Return a GPU as a machine, from its published peaks.
 
     Args:
         device: A board or card.
         mode: One of its power modes.
-        tf32: Whether float32 products may run on tensor cores, as TensorRT lets them by default.
+        tf32: Whether float32 products may run on tensor cores. TensorRT lets them by default; the
+            engines of this SDK do not, and keep all bits.
     """
     peaks = {
         "int8": device.peak_tops("int8", mode),
@@ -200,7 +203,7 @@ def machine_of(device: Device, mode: PowerMode, *, tf32: bool = True) -> Machine
         operations_per_s=device.peak_tops("fp32", mode) * 1e12 / 2,
         bandwidth=mode.bandwidth_gb_s * 1e9,
         overhead_s=_GAP_S * _GAP_MHZ / mode.gpu_mhz,
-        vectors=_VECTORS,
+        vectors={**_VECTORS, "fp32": _TF32_VECTORS if tf32 else _FP32_VECTORS},
         processors=mode.sms,
         tile=(_TILE_PIXELS, _TILE_CHANNELS),
         cache_bytes=device.l2_bytes,

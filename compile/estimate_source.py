@@ -7,6 +7,7 @@ random ones, and INT8 gets unit ranges instead of calibrated ones. Neither graph
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from irstd.bundle import read_bundle
@@ -124,7 +125,10 @@ def _lowered(prepared: Prepared, precision: Precision, target: Target) -> onnx.M
     plan = plan_int8(plain, target.int8_form, prepared.spec)
     ranges = dict.fromkeys(tensors_to_calibrate(plain, plan), _UNIT)
     scales = ScaleTable("estimate", 0, ranges)
-    return quantize(legalise(to_opset19(plain), target), scales, plan, prepared.spec)
+    legal = legalise(to_opset19(plain), target)
+    if target.compute_capability is None:
+        return quantize(legal, scales, plan, prepared.spec)
+    return to_float16(quantize(legal, scales, plan, prepared.spec, np.float16))[0]
 
 
 def _bundle(path: Path, precision: Precision | None, size_hw: tuple[int, int] | None) -> Subject:

@@ -293,7 +293,7 @@ def compare(published: Published) -> list[dict[str, Any]]:
     mode = ORIN_NANO_8GB.mode(published.mode)
     rows = []
     for precision, measured_ms in published.measured_ms.items():
-        found = estimate_cost(by_precision[precision], machine_of(ORIN_NANO_8GB, mode))
+        found = estimate_cost(by_precision[precision], machine_of(ORIN_NANO_8GB, mode, tf32=True))
         rows.append(
             {
                 "network": published.network,

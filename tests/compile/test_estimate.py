@@ -99,5 +99,8 @@ def test_a_gpu_as_a_machine() -> None:
     assert machine.bandwidth == pytest.approx(68.3e9)
     assert machine.processors == 8
     assert machine.overhead_s == pytest.approx(0.5e-6 * 1380 / 625)
-    cuda_cores = machine_of(devices.ORIN_NANO_8GB, mode, tf32=False)
-    assert cuda_cores.macs_per_s["fp32"] < machine.macs_per_s["fp32"]
+    assert machine.macs_per_s["fp32"] == pytest.approx(8 * 128 * 625e6)  # CUDA cores, no TF32
+    tensor_cores = machine_of(devices.ORIN_NANO_8GB, mode, tf32=True)
+    assert tensor_cores.macs_per_s["fp32"] == pytest.approx(2.56e12)  # half of FP16
+    assert tensor_cores.vectors["fp32"] == (8, 8)
+    assert machine.vectors["fp32"] == (1, 1)

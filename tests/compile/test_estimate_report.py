@@ -97,6 +97,15 @@ def test_a_bundle_is_estimated_as_it_was_built(build, tmp_path) -> None:
         estimate_source(str(path), size_hw=(64, 64))
 
 
+@pytest.mark.parametrize("precision", Precision)
+def test_a_source_is_estimated_as_it_will_be_built(build, tiny_onnx, precision) -> None:
+    source = tiny_onnx()
+    path = build(source=source, target="jetson-orin-nano", precision=precision.value).path
+    (built,) = estimate_source(str(path))["estimates"]
+    (before,) = estimate_source(str(source), "jetson-orin-nano", precision)["estimates"]
+    assert before["layers"] == built["layers"]
+
+
 def test_a_bundle_for_the_cpu_is_measured(bundle) -> None:
     with pytest.raises(UsageError, match="cpu is measured, not estimated: irstd-bench latency"):
         estimate_source(str(bundle))
