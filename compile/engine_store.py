@@ -15,7 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from irstd.compile.progress import Progress
-from irstd.engine_record import EngineKey, EngineRecord, member_names, parse_record
+from irstd.engine_record import (
+    RECORD,
+    EngineDevice,
+    EngineKey,
+    EngineRecord,
+    member_names,
+    parse_record,
+)
 from irstd.errors import BuildError, BundleCorrupt
 from irstd.files import sha256_hex, write_atomic
 
@@ -60,6 +67,36 @@ def find_engine(folder: Path | None, key: EngineKey) -> StoredEngine | None:
         _log.warning("%s: is not what its record says; built anew", plan_path)
         return None
     return StoredEngine(record, plan, timing)
+
+
+def find_timing(folder: Path | None, device: EngineDevice) -> bytes:
+    """Return the timing cache that was written last for a device; empty where there is none.
+
+    Each build starts from an earlier one's and adds to it, so that the last holds the most.
+
+    Args:
+        folder: The cache, None for none.
+        device: What must be equal, library and driver included: times measured elsewhere mislead.
+    """
+    if folder is None:
+        return b""
+    for path in sorted((folder / "engines").glob(f"*{RECORD}"), key=_written_at, reverse=True):
+        with contextlib.suppress(OSError, BundleCorrupt):
+            record = parse_record(path.read_bytes(), str(path))
+            if record.key.device != device:
+                continue
+            timing = (folder / member_names(record.key.digest)[1]).read_bytes()
+            if timing and sha256_hex(timing) == record.timing_sha256:
+                return timing
+    return b""
+
+
+def _written_at(path: Path) -> float:
+    """Return when a file was written; of one that is gone by now, long ago."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def keep_engine(folder: Path | None, engine: StoredEngine) -> None:

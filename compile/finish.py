@@ -15,23 +15,34 @@ from irstd.compile.builders.torch_tensorrt_bundle import NAME as TORCH_TENSORRT
 from irstd.compile.builders.torch_tensorrt_bundle import torch_source
 from irstd.compile.engine_store import StoredEngine
 from irstd.compile.finish_checks import check_portable, check_target
-from irstd.compile.finish_engine import Bench, Made, make_engine, open_engine, use_held
+from irstd.compile.finish_engine import (
+    Bench,
+    Made,
+    fused_operators,
+    make_engine,
+    open_engine,
+    use_held,
+)
 from irstd.compile.finish_proof import Candidate, Proof, measure, prove
 from irstd.compile.finish_result import Finished, write_finished
 from irstd.compile.finish_rtx import finish_rtx, runs_rtx
 from irstd.compile.golden import Golden
 from irstd.compile.progress import SILENT, Progress
-from irstd.engine_record import PLAN, RECORD, TIMING, member_names
+from irstd.engine_record import PLAN, RECORD, TIMING, PlanForm, member_names
 from irstd.engine_record import describe as describe_record
 from irstd.errors import BundleCorrupt, IrstdError, UsageError
 from irstd.files import check_writable
 from irstd.frames import LabelledFiles, list_labelled
 from irstd.manifest import EngineChoice
-from irstd.runtime.finished import check_device, read_record
+from irstd.runtime.finished import check_device, graph_of, read_record
 from irstd.runtime.machine.identity import this_device
 
 SESSION = "tensorrt"
 AUTO = "auto"
+_FLAGS = {
+    PlanForm.VERSION_COMPATIBLE: "--version-compatible",
+    PlanForm.WEIGHT_STRIPPED: "--weight-stripped",
+}
 
 
 def finish_bundle(
@@ -42,13 +53,14 @@ def finish_bundle(
     rebuild: bool = False,
     builder: str = AUTO,
     weights: Path | None = None,
+    form: PlanForm = PlanForm.WHOLE,
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> Finished:
     """Build the engine of a bundle on this device, prove it, and put it into the bundle.
 
     What takes long is kept in the cache as soon as it is there, so an interrupted run goes on where
-    it was. A bundle that already holds an engine for this very device is left as it is.
+    it was. A bundle that already holds such an engine for this very device is left as it is.
 
     Args:
         path: The bundle.
@@ -58,6 +70,7 @@ def finish_bundle(
         builder: "auto" takes "tensorrt_rtx" where the target prefers it and it is installed, else
             "tensorrt"; "torch_tensorrt" builds from the torch module, anew.
         weights: Of the torch module; None takes the shipped ones.
+        form: What TensorRT's plan brings along; the other builders know whole ones only.
         cache: Folder for engines, None for none.
         progress: Told of each stage.
 
@@ -69,14 +82,14 @@ def finish_bundle(
         BuildError: TensorRT refuses the graph, or has not the memory to build its engine.
         ParityFailed: The engine disagrees with the golden frames.
         BudgetExceeded: Its accuracy on data is out of budget.
-        UsageError: A budget on unlabelled data.
+        UsageError: A budget on unlabelled data, or a form of plan that is not to be had.
     """
     out, proof = out or path, proof or Proof()
     check_writable(out)
     files = [] if proof.data is None else list_labelled(proof.data, proof.list_file)
     if proof.budget and not is_labelled(files):
         raise UsageError("--budget needs labelled frames: give --data DIR with masks/")
-    job = _Job(out, proof, files, rebuild, builder, weights, cache, progress)
+    job = _Job(out, proof, files, rebuild, builder, weights, form, cache, progress)
     while True:
         bundle = read_bundle(path)
         try:
@@ -97,6 +110,7 @@ class _Job:
     rebuild: bool
     builder: str
     weights: Path | None
+    form: PlanForm
     cache: Path | None
     progress: Progress
 
@@ -106,26 +120,38 @@ def _finish(bundle: Bundle, job: _Job) -> Finished:
     check_portable(bundle)
     golden = Golden.read(bundle)
     progress.stage("looking at this device")
+    _check_form(bundle, job)
     if job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle)):
         return finish_rtx(bundle, out, golden, files, proof, rebuild=job.rebuild, progress=progress)
     device, properties = this_device()
     check_target(bundle, device, properties.memory_bytes)
     torch = torch_source(bundle, job.weights) if job.builder == TORCH_TENSORRT else None
-    held = None if job.rebuild or torch else held_engine(bundle)
-    if held is not None:
-        check_device(bundle, held.record.key.device, device)
-        if out == bundle.path and not files:
-            engine = describe_record(held.record)
-            return Finished(out, bundle.sha256, engine, held.record.key.device, "bundle")
-    bench = Bench(bundle, device, properties, job.cache, progress, rebuild=job.rebuild, torch=torch)
+    earlier = None if job.rebuild or torch else held_engine(bundle)
+    if earlier is not None:
+        check_device(bundle, earlier.record, device)
+    held = earlier if earlier and earlier.record.key.form is job.form else None
+    if held and out == bundle.path and not files:
+        engine = describe_record(held.record)
+        return Finished(out, bundle.sha256, engine, held.record.key.device, "bundle")
+    bench = Bench(
+        bundle,
+        device,
+        properties,
+        job.cache,
+        progress,
+        rebuild=job.rebuild,
+        torch=torch,
+        form=job.form,
+        earlier=earlier,
+    )
     made = use_held(bundle, held) if held else make_engine(bench, bundle.manifest.model)
     candidate = Candidate(
         bundle,
         golden,
         made.engine.record.key.device,
         made.origin == "built",
-        lambda: open_engine(made.engine),
-        lambda: open_engine(make_engine(bench, bundle.manifest.reference).engine),
+        lambda: open_engine(bundle, made.engine),
+        lambda: open_engine(bundle, make_engine(bench, bundle.manifest.reference).engine),
     )
     progress.stage("running the golden frames")
     parity, median_ms = prove(candidate)
@@ -169,8 +195,23 @@ def _write(bundle: Bundle, finished: Finished, made: Made) -> Finished:
         chosen=True,
         reason=f"built on {engine.record.key.device}",
     )
-    told = {"build": made.build, "layers": inspect_plan(engine.plan)}
+    layers = inspect_plan(engine.plan, weights=graph_of(bundle, engine.record))
+    told = {"build": made.build, "layers": layers}
     return write_finished(bundle, finished, choice, members, _replaced(bundle), told)
+
+
+def _check_form(bundle: Bundle, job: _Job) -> None:
+    """Refuse a form of plan that the builder does not have, or that the bundle's graph forbids."""
+    if job.form is PlanForm.WHOLE:
+        return
+    flag = _FLAGS[job.form]
+    is_rtx = job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle))
+    if is_rtx or job.builder == TORCH_TENSORRT:
+        raise UsageError(f"{flag} goes with --builder {SESSION}")
+    if job.form is PlanForm.VERSION_COMPATIBLE and (ops := fused_operators(bundle)):
+        raise UsageError(
+            f"{flag}: the plugins of {', '.join(ops)} are compiled for one TensorRT; leave it out"
+        )
 
 
 def _replaced(bundle: Bundle) -> set[str]:

@@ -42,6 +42,19 @@ def add_finish(verbs: Any) -> None:
         "--weights", type=to_path, metavar="FILE",
         help="of the torch module, for --builder torch_tensorrt (default: the shipped ones)",
     )  # fmt: skip
+    form = verb.add_mutually_exclusive_group()
+    form.add_argument(
+        "--version-compatible", dest="form", action="store_const", const="version_compatible",
+        help="later TensorRTs run the engine, too, as long as driver and GPU stay: an update of "
+        "the package asks for no new engine. Larger by TensorRT's lean runtime, and may be slower; "
+        "not with plugins",
+    )  # fmt: skip
+    form.add_argument(
+        "--weight-stripped", dest="form", action="store_const", const="strip_weights",
+        help="the engine holds no weights, and takes those of the graph beside it in BUNDLE "
+        "whenever it is opened: BUNDLE is smaller by them. Slower to open, as fast to run; "
+        "TensorRT 10 and later",
+    )  # fmt: skip
     verb.add_argument(
         "--rebuild", action="store_true", help="build anew, whatever BUNDLE and the cache hold"
     )
@@ -57,6 +70,7 @@ def _finish(options: argparse.Namespace) -> Outcome:
     from irstd.compile.finish import finish_bundle
     from irstd.compile.finish_proof import Proof
     from irstd.compile.progress import Progress
+    from irstd.engine_record import PlanForm
     from irstd.errors import UsageError
 
     if options.data is None and (options.budget or options.list):
@@ -73,6 +87,7 @@ def _finish(options: argparse.Namespace) -> Outcome:
         rebuild=options.rebuild,
         builder=options.builder,
         weights=options.weights,
+        form=PlanForm(options.form or PlanForm.WHOLE.value),
         cache=_cache(options),
         progress=Progress(quiet=options.quiet),
     )

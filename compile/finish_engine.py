@@ -8,13 +8,19 @@ from typing import Any
 from irstd.bundle import Bundle
 from irstd.compile.builders.tensorrt import PlanSettings, build_plan
 from irstd.compile.builders.torch_tensorrt_bundle import TorchSource
-from irstd.compile.engine_store import StoredEngine, find_engine, keep_engine, sole_builder
+from irstd.compile.engine_store import (
+    StoredEngine,
+    find_engine,
+    find_timing,
+    keep_engine,
+    sole_builder,
+)
 from irstd.compile.progress import Progress
 from irstd.compile.report import read_report
-from irstd.engine_record import EngineDevice, EngineKey, EngineRecord
+from irstd.engine_record import EngineDevice, EngineKey, EngineRecord, PlanForm
 from irstd.errors import BundleCorrupt
 from irstd.files import cache_dir, sha256_hex, write_atomic
-from irstd.runtime.finished import load_plugin, unpack_library
+from irstd.runtime.finished import graph_of, load_plugin, unpack_library
 from irstd.runtime.kernels.cuda.bindings import Properties, find_binding
 from irstd.runtime.kernels.cuda.images import image_for
 from irstd.runtime.kernels.tensorrt.plugin_library import build_plugin
@@ -42,6 +48,8 @@ class Bench:
         progress: Told of each stage.
         rebuild: Build anew, whatever the cache holds.
         torch: Builds the deployed graph's engine from a torch module; None: from the graph.
+        form: Of the deployed graph's plan.
+        earlier: What the bundle holds, of another form: its timing cache may be of use.
     """
 
     bundle: Bundle
@@ -51,6 +59,8 @@ class Bench:
     progress: Progress
     rebuild: bool = False
     torch: TorchSource | None = None
+    form: PlanForm = PlanForm.WHOLE
+    earlier: StoredEngine | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +94,12 @@ def make_engine(bench: Bench, member: str) -> Made:
     """
     is_plain = member == bench.bundle.manifest.reference
     precision = Precision.FP32 if is_plain else bench.bundle.manifest.precision
-    settings = PlanSettings(precision, memory_bytes=bench.properties.memory_bytes)
+    settings = PlanSettings(
+        precision,
+        memory_bytes=bench.properties.memory_bytes,
+        version_compatible=not is_plain and bench.form is PlanForm.VERSION_COMPATIBLE,
+        strip_weights=not is_plain and bench.form is PlanForm.WEIGHT_STRIPPED,
+    )
     torch = None if is_plain else bench.torch
     members, libraries = ({}, {}) if is_plain or torch else _compile_plugins(bench)
     model = bench.bundle.read(member)
@@ -102,7 +117,7 @@ def make_engine(bench: Bench, member: str) -> Made:
         built = (
             torch.build(settings)
             if torch
-            else build_plan(model, settings, tell=bench.progress.step)
+            else build_plan(model, settings, timing_cache=_timing(bench), tell=bench.progress.step)
         )
         record = EngineRecord(
             key, sha256_hex(built.plan), sha256_hex(built.timing_cache), members, __version__
@@ -125,14 +140,29 @@ def use_held(bundle: Bundle, held: StoredEngine) -> Made:
     return Made(held, libraries, "bundle")
 
 
-def open_engine(engine: StoredEngine) -> Session:
+def open_engine(bundle: Bundle, engine: StoredEngine) -> Session:
     """Load an engine whose plugins are loaded.
 
+    Args:
+        bundle: Holds the graph that it is of.
+        engine: Made or held.
+
     Raises:
-        BuildError: It is none that this TensorRT loads.
+        BundleMismatch: It is none that this TensorRT loads.
         DeviceError: The GPU has not the memory to run it.
     """
-    return open_session("tensorrt", engine.plan)
+    return open_session("tensorrt", engine.plan, weights=graph_of(bundle, engine.record))
+
+
+def _timing(bench: Bench) -> bytes:
+    """Return what was measured here before, so that kernels are not timed again; or nothing."""
+    if bench.rebuild:
+        return b""
+    kept = find_timing(bench.cache, bench.device)
+    earlier = bench.earlier
+    if kept or earlier is None or earlier.record.key.device != bench.device:
+        return kept
+    return earlier.timing
 
 
 def _compile_plugins(bench: Bench) -> tuple[dict[str, str], dict[str, bytes]]:

@@ -230,11 +230,13 @@ def _open_first(
 
 
 def _open(bundle: Bundle, choice: _Engine, threads: int | None) -> Session:
+    weights = None
     if is_plan(choice.member):
-        prepare_plan(bundle, choice.member)
+        weights = prepare_plan(bundle, choice.member)
     elif choice.session in PLAN_SESSIONS and not is_engine(choice.member):
         raise wants_finish(bundle)
-    return open_session(choice.session, bundle.read(choice.member), threads=threads)
+    plan_or_graph = bundle.read(choice.member)
+    return open_session(choice.session, plan_or_graph, threads=threads, weights=weights)
 
 
 def _installed(bundle: Bundle) -> list[_Engine]:

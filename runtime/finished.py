@@ -9,6 +9,7 @@ from irstd.engine_record import (
     PLAN,
     EngineDevice,
     EngineRecord,
+    PlanForm,
     differences,
     member_names,
     parse_record,
@@ -35,12 +36,15 @@ def is_engine(member: str) -> bool:
     return member.endswith((PLAN, RTX))
 
 
-def prepare_plan(bundle: Bundle, member: str) -> None:
+def prepare_plan(bundle: Bundle, member: str) -> bytes | None:
     """Make sure that a plan may be loaded here, and load the plugins that it needs.
 
     Args:
         bundle: That holds it.
         member: The plan.
+
+    Returns:
+        See `graph_of`.
 
     Raises:
         BundleCorrupt: A rule of docs/bundle-format.md, "Engines of a finished bundle", is violated.
@@ -50,9 +54,23 @@ def prepare_plan(bundle: Bundle, member: str) -> None:
     """
     record = read_record(bundle, member)
     here, _ = this_device()
-    check_device(bundle, record.key.device, here)
+    check_device(bundle, record, here)
     for op, library in record.libraries.items():
         load_plugin(op, unpack_library(bundle, library))
+    return graph_of(bundle, record)
+
+
+def graph_of(bundle: Bundle, record: EngineRecord) -> bytes | None:
+    """Return the graph that gives a plan its weights; None for a plan that holds them.
+
+    Args:
+        bundle: Where the graph is.
+        record: Of the plan; it is of a graph of this bundle.
+    """
+    if record.key.form is not PlanForm.WEIGHT_STRIPPED:
+        return None
+    wanted = record.key.graph_sha256
+    return bundle.read(next(n for n, m in bundle.members.items() if m.sha256 == wanted))
 
 
 def read_record(bundle: Bundle, member: str) -> EngineRecord:
@@ -86,13 +104,13 @@ def read_record(bundle: Bundle, member: str) -> EngineRecord:
     return record
 
 
-def check_device(bundle: Bundle, built: EngineDevice, here: EngineDevice) -> None:
+def check_device(bundle: Bundle, record: EngineRecord, here: EngineDevice) -> None:
     """Refuse an engine of another device.
 
     Raises:
         BundleMismatch: Names both sides, and the command that mends it.
     """
-    if told := differences(built, here):
+    if told := differences(record.key.device, here, record.key.form):
         raise BundleMismatch(
             f"{bundle.path}: its engine is another machine's: {'; '.join(told)}; it is not loaded: "
             f"{_advice(bundle, here)} (rule: engine-device)"

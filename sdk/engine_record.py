@@ -5,8 +5,10 @@ the hash of all that, so that two engines never share a name.
 """
 
 import dataclasses
+import enum
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +17,23 @@ from irstd.errors import UsageError
 from irstd.fingerprint import canonical_json, content_key, to_plain
 
 PLAN, TIMING, RECORD = ".plan", ".timing", ".json"
+PLUGIN_GRAPH = "kernels/tensorrt/model.onnx"  # the deployed graph for a device with the plugins
 MAX_RECORD_BYTES = 1 << 16
 _KEY_DIGITS = 32
 _MAX_TEXT = 200
+
+
+class PlanForm(enum.Enum):
+    """What a plan brings along; the value is the flag of an engine's key, "name=True"."""
+
+    WHOLE = "whole"
+    """All it needs, for the TensorRT that built it."""
+
+    VERSION_COMPATIBLE = "version_compatible"
+    """The builder's runtime too, by which later TensorRTs run it."""
+
+    WEIGHT_STRIPPED = "strip_weights"
+    """No weights: they come from the graph whenever it is loaded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +86,12 @@ class EngineKey:
         """32 hexadecimal digits; equal keys only have equal ones."""
         return content_key("engine", self)[:_KEY_DIGITS]
 
+    @property
+    def form(self) -> PlanForm:
+        """What the plan brings along."""
+        forms = (form for form in PlanForm if f"{form.value}=True" in self.flags)
+        return next(forms, PlanForm.WHOLE)
+
 
 @dataclasses.dataclass(frozen=True)
 class EngineRecord:
@@ -106,16 +128,33 @@ _NAMES = {
 }
 
 
-def differences(built: EngineDevice, here: EngineDevice) -> list[str]:
-    """Return what is different here from where an engine was built; empty if nothing is."""
+def differences(
+    built: EngineDevice, here: EngineDevice, form: PlanForm = PlanForm.WHOLE
+) -> list[str]:
+    """Return what is different here from where an engine was built; empty if nothing that counts.
+
+    Args:
+        built: Where it was.
+        here: This device.
+        form: Of its plan: one for later versions may meet a later TensorRT.
+    """
     told = []
     for field, name in _NAMES.items():
         there, now = getattr(built, field), getattr(here, field)
+        if field == "library" and form is PlanForm.VERSION_COMPATIBLE and _is_later(now, there):
+            continue
         if there != now:
             label = "" if field == "library" else f"{name} "
             prefix = "sm_" if field == "architecture" else ""
             told.append(f"{label}{prefix}{there or 'none'} there, {prefix}{now or 'none'} here")
     return told
+
+
+def _is_later(library: str, than: str) -> bool:
+    """Whether both are TensorRT, and the first is of the later version."""
+    found = [re.fullmatch(r"TensorRT (\d+(?:\.\d+)*)", text) for text in (library, than)]
+    now, then = ([int(part) for part in one[1].split(".")] if one else None for one in found)
+    return now is not None and then is not None and now > then
 
 
 def member_names(digest: str) -> tuple[str, str, str]:

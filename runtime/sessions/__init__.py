@@ -57,7 +57,9 @@ MOST_THREADS = 1024
 _INSTALL = "pip install 'irstd-sdk[cpu]'"
 
 
-def open_session(name: str, model: bytes, *, threads: int | None = None) -> Session:
+def open_session(
+    name: str, model: bytes, *, threads: int | None = None, weights: bytes | None = None
+) -> Session:
     """Load a graph into an engine.
 
     Args:
@@ -66,19 +68,25 @@ def open_session(name: str, model: bytes, *, threads: int | None = None) -> Sess
             image input (1, C, H, W) and float32 outputs; for "tensorrt" and "tensorrt_rtx" the
             plan that it built; for "fake" see FakeSession.
         threads: Threads that one inference may use; None leaves the choice to the library.
+        weights: The serialized ONNX graph, for a plan of "tensorrt" that holds no weights.
 
     Raises:
-        UsageError: No such session, or `threads` outside 1 to MOST_THREADS.
+        UsageError: No such session, `threads` outside 1 to MOST_THREADS, or `weights` for another
+            session.
         MissingDependency: Its library is not installed, or its installation is broken.
         BuildError: The library refuses the graph.
-        BundleMismatch: A plan is of another library or GPU, or damaged.
+        BundleMismatch: A plan is of another library or GPU, damaged, or lacks weights.
         DeviceError: There is no GPU, or no memory.
     """
     opener = SESSIONS[_known(name)]
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
         raise UsageError(f"threads {threads!r}: wanted a whole number from 1 to {MOST_THREADS}")
+    if weights is not None and name != "tensorrt":
+        raise UsageError(
+            f"weights for a session of {name}: wanted tensorrt, whose plans may lack them"
+        )
     _library(name)
-    return opener(model, threads)
+    return opener(model, threads) if weights is None else open_tensorrt(model, threads, weights)
 
 
 def installed_sessions() -> list[str]:

@@ -64,7 +64,9 @@ class TensorRTSession:
         self._release()
 
 
-def open_tensorrt(plan: bytes, threads: int | None) -> TensorRTSession:
+def open_tensorrt(
+    plan: bytes, threads: int | None, weights: bytes | None = None
+) -> TensorRTSession:
     """Load an engine of TensorRT; see irstd.runtime.sessions.open_session.
 
     The libraries of the plugins that it needs are loaded before (irstd.runtime.finished).
@@ -72,17 +74,18 @@ def open_tensorrt(plan: bytes, threads: int | None) -> TensorRTSession:
     Args:
         plan: What TensorRT built on this device. It is code: who made it is trusted.
         threads: The GPU has its own; this changes nothing.
+        weights: The serialized ONNX graph, for a plan that holds no weights.
 
     Raises:
         MissingDependency: No TensorRT that works, or neither cuda-python nor pycuda.
-        BundleMismatch: Another TensorRT or GPU built it, or it is damaged; with the log's last
-            lines.
+        BundleMismatch: Another TensorRT or GPU built it, it is damaged, or the graph does not give
+            the weights that it lacks; with the log's last lines.
         DeviceError: No GPU, no memory, or the engine does not run; likewise.
         BuildError: It does not take one static float32 image and give static float32 outputs.
         UsageError: TensorRT for RTX is loaded in this process.
     """
     del threads
-    return open_plan(import_tensorrt(), plan)
+    return open_plan(import_tensorrt(), plan, weights=weights)
 
 
 def open_tensorrt_rtx(plan: bytes, threads: int | None) -> TensorRTSession:
@@ -120,13 +123,20 @@ def import_tensorrt_rtx() -> "ModuleType":
     return load_tensorrt_rtx()
 
 
-def open_plan(trt: "ModuleType", plan: bytes, device: "Device | None" = None) -> TensorRTSession:
+def open_plan(
+    trt: "ModuleType",
+    plan: bytes,
+    device: "Device | None" = None,
+    *,
+    weights: bytes | None = None,
+) -> TensorRTSession:
     """Load a plan into a TensorRT that is imported.
 
     Args:
         trt: `tensorrt` or `tensorrt_rtx`.
         plan: What it built.
         device: Opened in this thread, closed with the session; None opens the first GPU.
+        weights: The serialized ONNX graph, for a plan that holds no weights.
 
     Raises:
         As of open_tensorrt.
@@ -139,7 +149,7 @@ def open_plan(trt: "ModuleType", plan: bytes, device: "Device | None" = None) ->
 
     device = device or open_device()
     try:
-        engine = load_engine(trt, plan)
+        engine = load_engine(trt, plan, weights)
         facts = device.properties
         cache = RuntimeCache(engine, plan, facts.name) if is_rtx(trt) else None
         execution = Execution(engine, device, cache)

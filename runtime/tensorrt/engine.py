@@ -11,6 +11,7 @@ from irstd.errors import BuildError, BundleMismatch, DeviceError, IrstdError, on
 from irstd.files import sha256_hex
 from irstd.runtime.sessions.shapes import image_shape
 from irstd.runtime.tensorrt.api import LOG, tensorrt_logger
+from irstd.runtime.tensorrt.refit import refit
 from irstd.runtime.tensorrt.rtx import is_rtx
 
 _REBUILD = "build it again on this device: irstd-compile finish BUNDLE --rebuild"
@@ -19,6 +20,12 @@ _MEMORY = "free some (see irstd-compile doctor), or build for a smaller --imgsz"
 _ONNX_START = b"\x08"
 _OUT_OF_MEMORY = re.compile(
     r"out ?of ?memory|could not be allocated|allocator error", re.IGNORECASE
+)
+# Before 10.16 TensorRT does not tell whether weights are in a plan that can be refitted, and runs
+# one without them as if they were: what comes out is rubbish.
+_NO_WEIGHTS = (
+    "the plan can be refitted, so it may hold no weights: open its bundle, which has them, or give "
+    "the graph that it was built from"
 )
 # What TensorRT's log says, and what it means to whoever reads the error.
 _CAUSES = (
@@ -48,6 +55,11 @@ class Engine:
 
     Reading it and making contexts of it is for any thread.
 
+    Args:
+        trt: The module of its TensorRT.
+        plan: What that built.
+        weights: The serialized ONNX graph that a plan without weights was built from.
+
     Attributes:
         trt: The module of its TensorRT.
         cuda_engine: `tensorrt.ICudaEngine`.
@@ -55,12 +67,13 @@ class Engine:
         outputs: In the engine's order.
 
     Raises:
-        BundleMismatch: TensorRT makes no engine of the plan; says why and what its log says.
+        BundleMismatch: TensorRT makes no engine of the plan; says why and what its log says. Or the
+            plan holds no weights, and there is no graph that gives them.
         DeviceError: There is no memory for it, or no runtime.
         BuildError: It does not take one static float32 image and give static float32 outputs.
     """
 
-    def __init__(self, trt: ModuleType, plan: bytes) -> None:
+    def __init__(self, trt: ModuleType, plan: bytes, weights: bytes | None = None) -> None:
         LOG.clear()
         self.trt = trt
         self._logger = tensorrt_logger(trt)
@@ -77,6 +90,10 @@ class Engine:
         self.cuda_engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self.cuda_engine is None:
             raise _not_loaded(trt, plan)
+        if weights is not None:
+            refit(trt, self.cuda_engine, weights)
+        elif self.cuda_engine.refittable:
+            raise BundleMismatch(_NO_WEIGHTS)
         tensors = [
             self.cuda_engine.get_tensor_name(index)
             for index in range(self.cuda_engine.num_io_tensors)
@@ -132,11 +149,11 @@ class Engine:
             )
 
 
-_loaded: "weakref.WeakValueDictionary[tuple[str, str], Engine]" = weakref.WeakValueDictionary()
+_loaded: "weakref.WeakValueDictionary[tuple[str, ...], Engine]" = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
 
-def load_engine(trt: ModuleType, plan: bytes) -> Engine:
+def load_engine(trt: ModuleType, plan: bytes, weights: bytes | None = None) -> Engine:
     """Load a plan, or return the engine that a session of this process has made of the same bytes.
 
     Sessions of several threads then hold the weights once.
@@ -144,15 +161,16 @@ def load_engine(trt: ModuleType, plan: bytes) -> Engine:
     Args:
         trt: `load_tensorrt()` or `load_tensorrt_rtx()`.
         plan: What `build_serialized_network` gave. It is code: who made it is trusted.
+        weights: The graph, for a plan that holds no weights.
 
     Raises:
         BundleMismatch, DeviceError, BuildError: See Engine.
     """
-    key = (trt.__name__, sha256_hex(plan))
+    key = (trt.__name__, sha256_hex(plan), "" if weights is None else sha256_hex(weights))
     with _loading:
         engine = _loaded.get(key)
         if engine is None:
-            engine = _loaded[key] = Engine(trt, plan)
+            engine = _loaded[key] = Engine(trt, plan, weights)
         return engine
 
 

@@ -6,6 +6,9 @@ from typing import Any
 from irstd.errors import BundleMismatch, DeviceError, one_line
 from irstd.runtime.tensorrt.api import LOG, tensorrt_logger, version_of
 
+_TOLD_WEIGHTS = 3
+_OTHER_GRAPH = "it was built from another graph; irstd-compile finish BUNDLE --rebuild"
+
 
 def refit(trt: ModuleType, engine: Any, model: bytes) -> None:
     """Give an engine its weights, before its first context is made.
@@ -16,7 +19,7 @@ def refit(trt: ModuleType, engine: Any, model: bytes) -> None:
         model: The serialized ONNX graph that the plan was built from.
 
     Raises:
-        BundleMismatch: The graph is another: weights are missing or of other shapes.
+        BundleMismatch: The graph is another: weights are missing or of other shapes; names them.
         DeviceError: TensorRT makes no refitter, or the weights do not fit into its memory.
     """
     logger = tensorrt_logger(trt)
@@ -31,11 +34,20 @@ def refit(trt: ModuleType, engine: Any, model: bytes) -> None:
         said = one_line(parser.get_error(0).desc()) if parser.num_errors else "no reason given"
         raise BundleMismatch(
             LOG.explain(
-                f"the plan holds no weights, and the graph does not give them ({said}): it was "
-                "built from another graph; irstd-compile finish BUNDLE builds it again"
+                f"the plan holds no weights, and the graph does not give them ({said}): "
+                f"{_OTHER_GRAPH}"
             )
         )
-    if not refitter.refit_cuda_engine():
-        raise DeviceError(
-            LOG.explain("TensorRT cannot put the weights into the engine: is memory short?")
+    if refitter.refit_cuda_engine():
+        return
+    if missing := refitter.get_missing_weights():
+        names = one_line(", ".join(missing[:_TOLD_WEIGHTS]))
+        raise BundleMismatch(
+            LOG.explain(
+                f"the plan holds no weights, and the graph lacks {len(missing)} of them ({names}): "
+                f"{_OTHER_GRAPH}"
+            )
         )
+    raise DeviceError(
+        LOG.explain("TensorRT cannot put the weights into the engine: is memory short?")
+    )

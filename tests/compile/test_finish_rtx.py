@@ -35,7 +35,8 @@ class Card:
         device = EngineDevice(library, 13, "RTX 4060", "", self.architecture, 24, "580.95.05")
         return device, Properties("RTX 4060", self.architecture, 24, 8 << 30, 1 << 25, False)
 
-    def open(self, name, plan, threads=None):
+    def open(self, name, plan, threads=None, weights=None):
+        assert weights is None
         del threads
         assert (name, plan[: len(MAGIC)]) == ("tensorrt_rtx", MAGIC)
         session = open_session("reference", plan.removeprefix(MAGIC))

@@ -9,7 +9,8 @@ held against that version, and driven by a Script, so that every failure can be 
 Each class below is the behaviour behind one class of TensorRT; `Runtime` gives engines that can be
 inspected. To run one, hand in another class: tensorrt_double(trt, script, engine=...).
 
-A plan of the double is MAGIC, a line of JSON (what it was built from and how) and the graph itself.
+A plan of the double is MAGIC, a line of JSON (what it was built from and how) and the graph itself;
+one without weights lacks that, and its engine computes nothing until it is refitted.
 """
 
 import dataclasses
@@ -46,6 +47,7 @@ class Script:
         deserialize_log: Said then.
         libraries: Plugin libraries that load; others do not.
         refits: A graph's weights fit into the engine's memory.
+        lacking_weights: What a graph does not give to an engine that has none.
     """
 
     makes_builder: bool = True
@@ -63,6 +65,7 @@ class Script:
     deserialize_log: Lines = (("ERROR", OTHER_VERSION),)
     libraries: Sequence[str] = ()
     refits: bool = True
+    lacking_weights: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +225,8 @@ class Builder:
             "level": config.builder_optimization_level,
             "model_sha256": hashlib.sha256(network._model).hexdigest(),
         }
-        plan = Plan(facts, network._model).to_bytes()
+        is_stripped = double.trt.BuilderFlag.STRIP_PLAN in config._flags
+        plan = Plan(facts, b"" if is_stripped else network._model).to_bytes()
         return double.of(double.trt.IHostMemory, HostMemory(plan))
 
     def _report_progress(self, config: "Config") -> bool:
@@ -269,6 +273,8 @@ class Engine:
 
     def __init__(self, double: Double, plan: Plan) -> None:
         self._double, self._plan = double, plan
+        self._graph = plan.model  # what it computes; empty while it has no weights
+        self.refittable = "STRIP_PLAN" in plan.facts.get("flags", ())
 
     def create_engine_inspector(self) -> Any:
         inspector = Inspector(self._double, self._plan)
@@ -281,11 +287,17 @@ class Refitter:
     def __init__(self, double: Double, engine: Any, logger: Any) -> None:
         self._double = double
         self._engine = double.behind(engine)
-        self._has_weights = False
+        self._graph = b""
 
     def refit_cuda_engine(self) -> bool:
-        assert self._has_weights, "no graph has given weights"
-        return self._double.script.refits
+        assert self._graph, "no graph has given weights"
+        if self._double.script.lacking_weights or not self._double.script.refits:
+            return False
+        self._engine._graph = self._graph
+        return True
+
+    def get_missing_weights(self) -> list[str]:
+        return list(self._double.script.lacking_weights)
 
 
 class ParserRefitter:
@@ -296,9 +308,10 @@ class ParserRefitter:
         self.num_errors = 0
 
     def refit_from_bytes(self, model: bytes, path: str | None = None) -> bool:
-        fits = self._refitter._engine._plan.model == bytes(model)
+        wanted = self._refitter._engine._plan.facts["model_sha256"]
+        fits = bool(wanted == hashlib.sha256(model).hexdigest())
         self.num_errors = 0 if fits else 1
-        self._refitter._has_weights = fits
+        self._refitter._graph = bytes(model) if fits else b""
         return fits
 
     def get_error(self, index: int) -> Any:

@@ -170,8 +170,9 @@ class Context:
 
         plan = self._engine._plan
         if self._session is None:
+            assert self._engine._graph, "an engine without weights computes rubbish"
             self._session = onnxruntime.InferenceSession(
-                plan.model, providers=["CPUExecutionProvider"]
+                self._engine._graph, providers=["CPUExecutionProvider"]
             )
         feeds = {name: self._array(name) for name in plan.facts["inputs"]}
         outputs = list(plan.facts["outputs"])

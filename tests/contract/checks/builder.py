@@ -89,7 +89,7 @@ def test_options_reach_tensorrt(build):
 
 def test_a_plan_without_weights_gets_those_of_its_graph_before_it_is_inspected(build):
     assert len(build(strip_weights=True).layers) == 3
-    assert only(build, "Refitter")._has_weights
+    assert only(build, "Refitter")._graph
     build()
     assert "Refitter" not in build.module.double.record
 
