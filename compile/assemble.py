@@ -17,6 +17,7 @@ from irstd.compile.parity import tolerance_for
 from irstd.compile.prepare import Prepared
 from irstd.compile.settings import BuildSettings
 from irstd.compile.sources import Source
+from irstd.engine_record import PLUGIN_GRAPH
 from irstd.frames import Frame
 from irstd.manifest import Manifest
 from irstd.runtime.frame_runner import FrameRunner
@@ -69,6 +70,8 @@ def make_members(
     """
     plain = prepared.model.SerializeToString()
     members = {REFERENCE_MEMBER: plain, deployed_member(lowered.precision): lowered.model}
+    if lowered.plugin_model is not None:
+        members[PLUGIN_GRAPH] = lowered.plugin_model
     if lowered.scales is not None:
         members["scales.json"] = lowered.scales.to_json().encode()
     for index, frame in enumerate(golden):

@@ -1,14 +1,17 @@
 """Which fused operators stay nodes for a target's kernels, and which are written out. Needs onnx.
 
 Written out, an operator is a handful of standard ones that every engine has: the plain graph.
+NVIDIA's targets get both forms, because only the device knows whether it can compile plugins.
 """
 
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
 
 from onnx import ModelProto, NodeProto, inliner
 
+from irstd.compile.graph_facts import Shapes
 from irstd.compile.onnx_graph import checked, copy_of, known_shapes, with_distinct_names
 from irstd.compile.operators.nodes import attention_of, fused_nodes
 from irstd.compile.rewrites.dead_code import remove_dead_code
@@ -16,6 +19,7 @@ from irstd.compile.rewrites.simplify import simplify
 from irstd.errors import BuildError, InputError, MissingDependency
 from irstd.runtime.kernels.ms_deform_attn.shapes import MAX_POINTS, check_levels
 from irstd.runtime.kernels.openvino_extension import DOMAIN, build_openvino_extension
+from irstd.runtime.kernels.spectral_split.cuda import SIDES_PX
 from irstd.runtime.sessions import installed_sessions
 from irstd.targets import Target
 
@@ -41,32 +45,49 @@ class Placement:
 
 
 def place_kernels(model: ModelProto, target: Target) -> Placement:
-    """Leave the fused nodes that the target has a kernel for, and write out the others.
-
-    What was decided is logged, once a graph.
+    """Leave the fused nodes that the target's CPU has a kernel for, and write out the others.
 
     Args:
         model: FP32 graph of fixed shape whose nodes have distinct names.
-        target: Where it will run.
+        target: Where it will run. Of the targets with a GPU none has a kernel in this graph, which
+            every engine must take; see `place_plugins`.
     """
-    nodes = fused_nodes(model)
-    if not nodes:
+    if not fused_nodes(model):
         return Placement(model, {}, {}, frozenset())
     lacking = _why_no_kernels(target)
+    placed = _place(model, lambda node, shapes: lacking or _why_no_kernel(node, shapes))
+    if target.compute_capability is None:
+        _tell(placed, "kernels")
+    return placed
+
+
+def place_plugins(model: ModelProto) -> Placement:
+    """Leave the fused nodes that TensorRT's plugins compute, and write out the others.
+
+    Args:
+        model: FP32 graph of fixed shape whose nodes have distinct names.
+    """
+    placed = _place(model, _why_no_plugin)
+    _tell(placed, "plugins, which `finish` compiles on the device")
+    return placed
+
+
+def _place(model: ModelProto, why_not: Callable[[NodeProto, Shapes], str]) -> Placement:
     shapes = known_shapes(model)
-    written_out = {
-        node.name: reason for node in nodes if (reason := lacking or _why_no_kernel(node, shapes))
-    }
+    nodes = fused_nodes(model)
+    written_out = {node.name: reason for node in nodes if (reason := why_not(node, shapes))}
     kernels = {node.name: node.op_type for node in nodes if node.name not in written_out}
-    for reason in sorted(set(written_out.values())):
-        count = list(written_out.values()).count(reason)
-        _log.warning("%d fused operators run as standard ones: %s", count, reason)
-    if kernels:
-        _log.info("%d fused operators run in kernels", len(kernels))
     placed = write_out(model, written_out) if written_out else model
     before = {node.name for node in model.graph.node}
     bodies = frozenset(node.name for node in placed.graph.node) - before
     return Placement(placed, kernels, written_out, bodies)
+
+
+def _tell(placed: Placement, where: str) -> None:
+    for reason, count in sorted(Counter(placed.written_out.values()).items()):
+        _log.warning("%d fused operators run as standard ones: %s", count, reason)
+    if placed.kernels:
+        _log.info("%d fused operators run in %s", len(placed.kernels), where)
 
 
 def write_out(model: ModelProto, names: Collection[str] | None = None) -> ModelProto:
@@ -97,7 +118,7 @@ def write_out(model: ModelProto, names: Collection[str] | None = None) -> ModelP
 def _why_no_kernels(target: Target) -> str:
     """Return why a target runs no fused operator at all; empty if it does."""
     if target.compute_capability is not None:
-        return f"the engines of {target.name} get the plain graph"
+        return "this graph is for engines without plugins"
     if "openvino" not in target.engines or "openvino" not in installed_sessions():
         return "their CPU kernels run in OpenVINO, which is not installed"
     try:
@@ -107,7 +128,17 @@ def _why_no_kernels(target: Target) -> str:
     return ""
 
 
-def _why_no_kernel(node: NodeProto, shapes: dict[str, tuple[int | None, ...]]) -> str:
+def _why_no_plugin(node: NodeProto, shapes: Shapes) -> str:
+    """Return why no CUDA kernel takes one node; empty if one does."""
+    if node.op_type != "SpectralSplit":
+        return _why_no_kernel(node, shapes)
+    sides = shapes.get(node.input[0], ())[2:]
+    if not sides or any(side not in SIDES_PX for side in sides):
+        return f"no plugin of SpectralSplit fits: sides {sides}; wanted {SIDES_PX} px"
+    return ""
+
+
+def _why_no_kernel(node: NodeProto, shapes: Shapes) -> str:
     """Return why the CPU has no kernel for one node; empty if it has."""
     if node.op_type != "MSDeformAttn":
         return ""

@@ -13,12 +13,13 @@ from irstd.calibration.calibrate import calibrate, observe_extremes
 from irstd.calibration.scales import ScaleTable
 from irstd.compile.cache import cached
 from irstd.compile.frame_sets import input_tensors
-from irstd.compile.fused import place_kernels
+from irstd.compile.fused import place_kernels, place_plugins
 from irstd.compile.half import to_float16
 from irstd.compile.legalise import legalise
 from irstd.compile.lint import Finding, lint
 from irstd.compile.onnx_graph import checked
 from irstd.compile.opset import to_opset19
+from irstd.compile.plugin_graph import plugin_graph
 from irstd.compile.prepare import Prepared
 from irstd.compile.progress import SILENT, Progress
 from irstd.compile.quantize import (
@@ -54,6 +55,9 @@ class Lowered:
         kernels: Nodes that run in fused kernels, each with its operator.
         written_out: Fused operators that became standard ones, each with the reason.
         findings: What in the graph an NVIDIA engine will not run as it is meant.
+        plugin_model: The same graph with plugin nodes, serialized (irstd.compile.plugin_graph);
+            None where there is nothing for plugins.
+        plugins: Nodes that run in plugins there, each with its operator.
     """
 
     model: bytes
@@ -64,6 +68,21 @@ class Lowered:
     kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     written_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    plugin_model: bytes | None = None
+    plugins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Observed:
+    """What the frames have shown of a graph.
+
+    Attributes:
+        maxima: Largest absolute value of each activation, for float16.
+        scales: The ranges for INT8.
+    """
+
+    maxima: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    scales: ScaleTable | None = None
 
 
 def lower(
@@ -88,16 +107,37 @@ def lower(
         ExportError: The result is not sound ONNX.
     """
     target = find_target(settings.target)
-    if prepared.fused is None:
-        lowered = _lower(prepared, target, frozenset(), settings, frames, cache, progress)
-        return _linted(lowered, target)
-    placed = place_kernels(prepared.fused, target)
-    lowered = _lower(
-        dataclasses.replace(prepared, model=placed.model),
-        target, placed.bodies, settings, frames, cache, progress,
-    )  # fmt: skip
+    placed = place_kernels(prepared.fused or prepared.model, target)
+    prepared = dataclasses.replace(prepared, model=placed.model)
+    observed = _observe(prepared, target, placed.bodies, settings, frames, cache, progress)
+    lowered = _lower(prepared, target, placed.bodies, settings, observed)
     lowered = dataclasses.replace(lowered, kernels=placed.kernels, written_out=placed.written_out)
+    if prepared.fused is not None and "tensorrt" in target.engines:
+        lowered = _with_plugins(lowered, prepared, target, settings, observed)
     return _linted(lowered, target)
+
+
+def _with_plugins(
+    lowered: Lowered,
+    prepared: Prepared,
+    target: Target,
+    settings: LoweringSettings,
+    observed: _Observed,
+) -> Lowered:
+    """Add the graph whose fused nodes run in TensorRT's plugins, by the same observations."""
+    assert prepared.fused is not None
+    placed = place_plugins(prepared.fused)
+    lowered = dataclasses.replace(
+        lowered, written_out={**lowered.written_out, **placed.written_out}
+    )
+    if not placed.kernels:
+        return lowered
+    fused = dataclasses.replace(prepared, model=placed.model)
+    other = _lower(fused, target, placed.bodies, settings, observed)
+    graph = plugin_graph(onnx.load_model_from_string(other.model), observed.maxima)
+    return dataclasses.replace(
+        lowered, plugin_model=graph.SerializeToString(), plugins=placed.kernels
+    )
 
 
 def _linted(lowered: Lowered, target: Target) -> Lowered:
@@ -110,7 +150,7 @@ def _linted(lowered: Lowered, target: Target) -> Lowered:
     return dataclasses.replace(lowered, findings=findings)
 
 
-def _lower(
+def _observe(
     prepared: Prepared,
     target: Target,
     bodies: frozenset[str],
@@ -118,24 +158,40 @@ def _lower(
     frames: Sequence[Frame],
     cache: Path | None,
     progress: Progress,
+) -> _Observed:
+    """Run the graph on the frames, as far as the precision asks for it."""
+    if settings.precision is Precision.FP32:
+        return _Observed()
+    if settings.precision is Precision.FP16:
+        return _Observed(_maxima(prepared, frames))
+    plan = plan_int8(prepared.model, settings.form, prepared.spec, bodies)
+    scales = calibrate_graph(prepared, plan, frames, settings.calibration, cache, progress)
+    on_cpu = target.compute_capability is None
+    return _Observed({} if on_cpu else _maxima(prepared, frames), scales)
+
+
+def _lower(
+    prepared: Prepared,
+    target: Target,
+    bodies: frozenset[str],
+    settings: LoweringSettings,
+    observed: _Observed,
 ) -> Lowered:
     """Lower a graph; the nodes named in `bodies` stay in float32, as a kernel does."""
-    plain = prepared.model
+    plain, scales = prepared.model, observed.scales
     if settings.precision is Precision.FP32:
         return Lowered(legalise(plain, target).SerializeToString(), Precision.FP32)
-    if settings.precision is Precision.FP16:
-        maxima = _maxima(prepared, frames)
-        half, reasons = to_float16(legalise(plain, target), maxima, bodies)
+    if scales is None:
+        half, reasons = to_float16(legalise(plain, target), observed.maxima, bodies)
         return Lowered(half.SerializeToString(), Precision.FP16, float_nodes=reasons)
     plan = plan_int8(plain, settings.form, prepared.spec, bodies)
-    scales = calibrate_graph(prepared, plan, frames, settings.calibration, cache, progress)
     legal = legalise(to_opset19(plain), target)
     reasons = dict(plan.float_nodes)
     if target.compute_capability is None:  # CPUs compute float16 in float32, and slower
         integer = quantize(legal, scales, plan, prepared.spec)
     else:
         integer = quantize(legal, scales, plan, prepared.spec, np.float16)
-        integer, kept = to_float16(integer, _maxima(prepared, frames), bodies)
+        integer, kept = to_float16(integer, observed.maxima, bodies)
         reasons |= kept
     return Lowered(integer.SerializeToString(), Precision.INT8, scales, plan.int8_nodes, reasons)
 

@@ -39,6 +39,7 @@ def make_report(
             "float_nodes": lowered.float_nodes,
             "kernels": lowered.kernels,
             "written_out": lowered.written_out,
+            "plugins": lowered.plugins,
             "lint": [dataclasses.asdict(finding) for finding in lowered.findings],
             "engines": [dataclasses.asdict(choice) for choice in trials.choices],
             "engines_refused": trials.refused,

@@ -29,7 +29,7 @@ def describe_build(result: "BuildResult") -> str:
     lines = [
         f"{result.path}: {result.manifest.network} {result.manifest.precision.value} "
         f"{spec.height}x{spec.width} for {result.manifest.target}, {size_mb:.1f} MiB",
-        *_kernel_lines(result.report["kernels"], result.report["written_out"]),
+        *_kernel_lines(result.report),
         *_engine_lines(to_plain(result.manifest.engines), result.report["engines_refused"]),
         *describe_verdict(result.verdict),
     ]
@@ -108,6 +108,7 @@ def inspect_report(path: Path) -> dict[str, Any]:
         "kept_in_float": part("float_nodes", dict),
         "kernels": part("kernels", dict),
         "written_out": part("written_out", dict),
+        "plugins": part("plugins", dict),
         "lint": part("lint", list),
         "engines_refused": part("engines_refused", dict),
         "engines_built": part("engines_built", dict),
@@ -158,7 +159,7 @@ def describe_bundle(report: Mapping[str, Any]) -> str:
         f"tiling and padding: {_TILING[manifest['global_pooling']]}",
         "layers asked for: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())),
         *(f"  {name} stays in float: {why}" for name, why in report["kept_in_float"].items()),
-        *_kernel_lines(report["kernels"], report["written_out"]),
+        *_kernel_lines(report),
         *_engine_lines(manifest["engines"], report["engines_refused"]),
     ]
     if manifest["calibration"]:
@@ -170,11 +171,19 @@ def describe_bundle(report: Mapping[str, Any]) -> str:
     return "\n".join(_printable(line) for line in lines)
 
 
-def _kernel_lines(kernels: Mapping[str, str], written_out: Mapping[str, str]) -> list[str]:
+def _kernel_lines(report: Mapping[str, Any]) -> list[str]:
     """Return how many operators run in fused kernels, and why others do not."""
-    fused, plain = (Counter(map(str, found.values())) for found in (kernels, written_out))
-    lines = [f"fused kernels: {', '.join(f'{n} {op}' for op, n in fused.items())}"] if fused else []
-    return lines + [f"{n} fused operators run as standard ones: {why}" for why, n in plain.items()]
+    lines = []
+    for key, what in (("kernels", "fused kernels"), ("plugins", "plugins, compiled by finish")):
+        if counts := Counter(map(str, report[key].values())):
+            lines.append(f"{what}: {', '.join(f'{n} {op}' for op, n in counts.items())}")
+    left = {
+        name: why for name, why in report["written_out"].items() if name not in report["plugins"]
+    }
+    reasons = Counter(map(str, left.values()))
+    return lines + [
+        f"{n} fused operators run as standard ones: {why}" for why, n in reasons.items()
+    ]
 
 
 def _change_lines(verdict: Mapping[str, Any]) -> list[str]:
