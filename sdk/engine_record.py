@@ -18,7 +18,6 @@ from irstd.fingerprint import canonical_json, content_key, to_plain
 
 PLAN, TIMING, RECORD = ".plan", ".timing", ".json"
 PLUGIN_GRAPH = "kernels/tensorrt/model.onnx"  # the deployed graph for a device with the plugins
-PLUGIN_GRAPH = "kernels/tensorrt/model.onnx"  # the deployed graph for a device with the plugins
 MAX_RECORD_BYTES = 1 << 16
 _KEY_DIGITS = 32
 _MAX_TEXT = 200
