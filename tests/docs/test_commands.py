@@ -69,6 +69,16 @@ def test_commands_are_taken(parsers, name, words):
             assert given in known or (words[0], given) == ("estimate", "all")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_html_pages_are_drawn_with_is_installed_before(page):
+    """A page that installs something and draws has installed matplotlib."""
+    lines = code_lines(page.read_text())
+    installs = [line for line in lines if "pip install" in line]
+    draws = [line for line in lines if re.match(r"\S*irstd-bench .*--html", line)]
+    if installs and draws:
+        assert any("viz" in line for line in installs)
+
+
 def test_a_command_that_is_not_is_found(parsers):
     with pytest.raises(UsageError):
         parsers["irstd-compile"].parse_args(["finish", "--no-such-flag", "a.irstd"])
