@@ -4,15 +4,17 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from irstd.compile.doctor_gpu import examine_gpu
-from irstd.compile.findings import Finding
+from irstd.compile.findings import Finding, fine
 from irstd.files import cache_dir
 from irstd.fingerprint import environment
+from irstd.runtime.machine.identity import read_board
 
 _LOW_DISK_GB = 1.0
 
-
+# A package, what it is for, and the command.
 _NEEDS: tuple[tuple[str, str, str], ...] = (
     ("onnxruntime", "engine and reference", "pip install 'irstd-sdk[cpu]'"),
     ("openvino", "the faster INT8 engine on most CPUs", "pip install 'irstd-sdk[cpu]'"),
@@ -25,10 +27,18 @@ _NEEDS: tuple[tuple[str, str, str], ...] = (
 _DOT_PRODUCT_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 
 
-def examine() -> list[Finding]:
-    """Look at packages, processor, GPU, cache and disk."""
+def examine(root: Path = Path("/")) -> list[Finding]:
+    """Look at packages, processor, GPU, cache and disk.
+
+    Args:
+        root: Where /etc, /proc, /sys and /usr are found.
+    """
     facts = environment()
-    findings = [_package(name, purpose, fix, facts["libraries"]) for name, purpose, fix in _NEEDS]
+    is_board = read_board(root) is not None
+    findings = [
+        _package(name, purpose, fix, facts["libraries"], is_board=is_board)
+        for name, purpose, fix in _NEEDS
+    ]
     flags = [flag for flag in _DOT_PRODUCT_FLAGS if flag in facts["cpu_flags"]]
     found = f"{facts['cpu_model']}, {facts['cpu_cores']} cores, "
     integer = ", ".join(flags) if flags else "no 8-bit dot product: INT8 gains less here"
@@ -43,7 +53,7 @@ def examine() -> list[Finding]:
             None if fixed else "cpupower frequency-set -g performance (needs root)",
         )
     )
-    return [*findings, *examine_gpu(), _cache()]
+    return [*findings, *examine_gpu(root), _cache()]
 
 
 def describe_findings(findings: Sequence[Finding]) -> str:
@@ -56,8 +66,12 @@ def describe_findings(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _package(name: str, purpose: str, fix: str, versions: dict[str, str]) -> Finding:
+def _package(
+    name: str, purpose: str, fix: str, versions: dict[str, str], *, is_board: bool
+) -> Finding:
     if importlib.util.find_spec(name) is None:
+        if is_board:  # a bundle is built elsewhere, finished and run without any of these
+            return fine(name, f"not installed, nor needed on a board; for {purpose}: {fix}")
         return Finding(name, False, f"not installed; needed for {purpose}", fix)
     return Finding(name, True, f"{versions.get(name, 'installed')}, for {purpose}", None)
 

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_the_typed_marker_ships():
 def test_extras_of_the_interface(setup_cfg):
     alone = {"nvidia": "nvidia-pyindex", "torch-tensorrt": "torch-tensorrt"}
     for extra in ("cpu", "compile", "train", "cuda", "rtx", "viz", "dev", *alone):
-        names = {line.partition(">")[0] for line in setup_cfg("options.extras_require", extra)}
+        names = {re.split(r"[>=]", line)[0] for line in setup_cfg("options.extras_require", extra)}
         assert names
         for where, name in alone.items():
             assert (name in names) == (extra == where), f"{name} belongs in [{where}] alone"

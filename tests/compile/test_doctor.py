@@ -38,6 +38,20 @@ def test_missing_package_says_what_installs_it(package, extra, monkeypatch):
     assert found.fix == f"pip install 'irstd-sdk[{extra}]'"
 
 
+def test_a_board_needs_nothing_that_only_builds(monkeypatch, tmp_path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3\n")
+    real = importlib.util.find_spec
+    needs = {name for name, _, _ in doctor._NEEDS}
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda name: None if name in needs else real(name)
+    )
+    monkeypatch.setattr(doctor, "examine_gpu", lambda root: [])
+    found = {found.name: found for found in examine(tmp_path)}
+    assert all(found[name].ok for name in needs)
+    assert "pip install 'irstd-sdk[viz]'" in found["matplotlib"].found
+
+
 def environment_with(monkeypatch, **changes):
     facts = {**doctor.environment(), **changes}
     monkeypatch.setattr(doctor, "environment", lambda: facts)
