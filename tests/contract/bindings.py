@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 _script = runpy.run_path(str(ROOT / "scripts" / "contract_wheels.py"))
 VERSIONS: tuple[str, ...] = tuple(_script["WHEELS"])
 VERSION_VARIABLE = "IRSTD_CONTRACT_VERSION"
+# A folder in which the processes of one run leave each other what takes long to build.
+BUNDLES_VARIABLE = "IRSTD_CONTRACT_BUNDLES"
 
 SYMBOLS = (
     "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.contract.bindings import VERSION_VARIABLE, import_bindings
+from tests.contract.bindings import BUNDLES_VARIABLE, VERSION_VARIABLE, import_bindings
 from tests.contract.finish_fixtures import (  # noqa: F401  for whatever finishes a bundle
     compile_command,
     finish,
@@ -16,6 +16,14 @@ from tests.contract.finish_fixtures import (  # noqa: F401  for whatever finishe
     tiny_onnx,
     world,
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_bundles(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A folder for all workers and for all processes that they start (portable)."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundles"
+    os.environ.setdefault(BUNDLES_VARIABLE, str(folder))
 
 
 @pytest.fixture(scope="session")

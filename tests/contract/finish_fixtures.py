@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from irstd.bundle import read_bundle, write_bundle
+from irstd.files import write_atomic
+from tests.contract.bindings import BUNDLES_VARIABLE
 from tests.contract.finish_world import World
 
 _PATH = Path(__file__).resolve().parents[1] / "compile" / "conftest.py"
@@ -31,24 +34,24 @@ def world(trt, monkeypatch):
     return made
 
 
-_BUILT = {}
-
-
 @pytest.fixture
-def portable(compile_command, tiny_onnx, make_data, tmp_path, tmp_path_factory):
-    """A function (precision, target) -> a bundle that has still to be finished."""
+def portable(compile_command, tiny_onnx, make_data, tmp_path):
+    """A function (precision, target) -> a bundle that has still to be finished.
+
+    Built once for all processes of a run, which are many; nothing of TensorRT is in it yet.
+    """
 
     def build(precision="fp32", target="jetson-orin-nano"):
-        if (precision, target) not in _BUILT:
-            kept = tmp_path_factory.mktemp("built") / "tiny.irstd"
+        shared = Path(os.environ[BUNDLES_VARIABLE]) / f"{precision}-{target}.irstd"
+        path = tmp_path / "tiny.irstd"
+        if not shared.exists():
             code, _, err = compile_command(
                 "build", tiny_onnx(), "--normalize", "80,40", "--target", target,
-                "--precision", precision, "--data", make_data(), "-o", kept,
+                "--precision", precision, "--data", make_data(), "-o", path,
             )  # fmt: skip
             assert code == 0, err
-            _BUILT[precision, target] = kept
-        path = tmp_path / "tiny.irstd"
-        shutil.copy(_BUILT[precision, target], path)
+            write_atomic(shared, path.read_bytes())
+        shutil.copy(shared, path)
         return path
 
     return build

@@ -1,5 +1,6 @@
 """Our TensorRT builder over NVIDIA's genuine parser and builder (builder_over_rtx.py)."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -11,12 +12,13 @@ import pytest
 from tests.contract.bindings import ROOT
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def build(require):
-    """Return a function (case) -> what became of it, in a process of its own."""
+    """Return a function (case) -> what became of it, in a process of its own, once a case."""
     if not importlib.util.find_spec("tensorrt_rtx_bindings"):
         pytest.skip("TensorRT for RTX is not installed: pip install 'irstd-sdk[rtx]'")
 
+    @functools.cache
     def run(case):
         done = subprocess.run(
             [sys.executable, ROOT / "tests" / "contract" / "builder_over_rtx.py", case],
