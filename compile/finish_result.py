@@ -47,11 +47,23 @@ class Finished:
             "bundle": str(self.path),
             "bundle_sha256": self.sha256,
             "engine": dict(self.engine),
+            "device": to_plain(self.device),
             "origin": self.origin,
             "golden": None if self.parity is None else self.parity.to_dict(),
             "median_ms": self.median_ms,
             "verdict": None if self.verdict is None else self.verdict.to_dict(),
         }
+
+
+def proven_on(bundle: Bundle) -> Mapping[str, Any]:
+    """Return where a bundle's engine was proven, the fields of EngineDevice; empty if nowhere.
+
+    Args:
+        bundle: Finished, or not.
+    """
+    told = read_report(bundle).get("finish")
+    device = told.get("device") if isinstance(told, Mapping) else None
+    return device if isinstance(device, Mapping) else {}
 
 
 def write_finished(

@@ -11,10 +11,12 @@ from irstd.bundle import Bundle
 from irstd.compile.builders.tensorrt_rtx import SESSION, build_rtx_engine, engine_key, rtx_library
 from irstd.compile.finish_checks import check_target
 from irstd.compile.finish_proof import Candidate, Proof, measure, prove
-from irstd.compile.finish_result import Finished, write_finished
+from irstd.compile.finish_result import Finished, proven_on, write_finished
 from irstd.compile.golden import Golden
 from irstd.compile.progress import Progress
+from irstd.engine_record import EngineDevice
 from irstd.errors import BundleMismatch
+from irstd.fingerprint import to_plain
 from irstd.frames import LabelledFiles
 from irstd.manifest import EngineChoice
 from irstd.runtime.finished import RTX
@@ -41,6 +43,8 @@ def finish_rtx(
 ) -> Finished:
     """Prove the engine of TensorRT for RTX on this card, and let the bundle choose it.
 
+    A bundle whose engine was proven on this very card is left as it is.
+
     Args:
         bundle: For an rtx target.
         out: Bundle to write.
@@ -66,6 +70,9 @@ def finish_rtx(
         )
     device, properties = device_with(rtx_library() or SESSION)
     check_target(bundle, device, properties.memory_bytes)
+    proven = None if rebuild else _proven_here(bundle, device)
+    if proven and out == bundle.path and not files:
+        return Finished(out, bundle.sha256, _facts(proven, device), device, "bundle")
     model = bundle.read(bundle.manifest.model)
     held = sorted(name for name in bundle.members if name.endswith(RTX))
     if held and not rebuild:
@@ -88,8 +95,6 @@ def finish_rtx(
     parity, median_ms = prove(candidate)
     verdict = measure(candidate, files, proof, out, progress)
     progress.stage(f"writing {out}")
-    digest = member.removeprefix("engines/").removesuffix(RTX)
-    engine = {"digest": digest, "session": SESSION, "library": device.library}
     choice = EngineChoice(
         session=SESSION,
         library=device.library,
@@ -100,5 +105,18 @@ def finish_rtx(
         chosen=True,
         reason=f"proven on {device}",
     )
+    engine = _facts(member, device)
     finished = Finished(out, "", engine, device, origin, parity, median_ms, verdict)
     return write_finished(bundle, finished, choice, {member: plan}, set(held), {})
+
+
+def _proven_here(bundle: Bundle, device: EngineDevice) -> str | None:
+    """Return the engine that the bundle runs and that was proven on this card; None for none."""
+    chosen = (tried for tried in bundle.manifest.engines if tried.session == SESSION)
+    member = next((tried.member for tried in chosen if tried.chosen), None)
+    return member if proven_on(bundle) == to_plain(device) else None
+
+
+def _facts(member: str, device: EngineDevice) -> dict[str, str]:
+    digest = member.removeprefix("engines/").removesuffix(RTX)
+    return {"digest": digest, "session": SESSION, "library": device.library}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import irstd
-from irstd.bundle import read_bundle
+from irstd.bundle import read_bundle, write_bundle
 from irstd.compile import finish_rtx
 from irstd.compile.builders import tensorrt_rtx_bundle
 from irstd.compile.builders.tensorrt_rtx import RtxEngine
@@ -23,6 +23,7 @@ class Card:
 
     def __init__(self):
         self.architecture = 89
+        self.gpu = "RTX 4060"
         self.builds = 0
         self.is_wrong = False
 
@@ -32,8 +33,8 @@ class Card:
         return RtxEngine(MAGIC + model, LIBRARY, capability, (), 0.1)
 
     def device_with(self, library):
-        device = EngineDevice(library, 13, "RTX 4060", "", self.architecture, 24, "580.95.05")
-        return device, Properties("RTX 4060", self.architecture, 24, 8 << 30, 1 << 25, False)
+        device = EngineDevice(library, 13, self.gpu, "", self.architecture, 24, "580.95.05")
+        return device, Properties(self.gpu, self.architecture, 24, 8 << 30, 1 << 25, False)
 
     def open(self, name, plan, threads=None, weights=None):
         assert weights is None
@@ -88,7 +89,41 @@ def test_the_engine_of_the_bundle_is_proven_and_runs_from_then_on(card, bundle, 
     assert json.loads(after.read("report.json"))["finish"]["golden"]["passed"]
     with irstd.open_bundle(bundle) as opened:
         assert opened.manifest.engines == after.manifest.engines
-    assert compile_command("finish", bundle)[0] == 0
+
+
+def test_again_on_the_same_card_is_instant_and_changes_nothing(card, bundle, compile_command):
+    _, first, _ = compile_command("finish", bundle)
+    before = bundle.read_bytes()
+    card.is_wrong = True  # whatever runs, fails
+    code, report, err = compile_command("finish", bundle)
+    assert code == 0, err
+    assert report == first | {"golden": None, "median_ms": None}
+    assert bundle.read_bytes() == before
+
+
+def test_again_elsewhere_is_proven_again(card, bundle, compile_command, tmp_path, make_data):
+    compile_command("finish", bundle)
+    copy = tmp_path / "copy.irstd"
+    for words in ([], ["-o", copy], ["--data", make_data()]):
+        card.gpu = "RTX 4070" if not words else "RTX 4060"
+        before = bundle.read_bytes()
+        code, report, err = compile_command("finish", bundle, *words)
+        assert (code, report["origin"]) == (0, "bundle"), err
+        assert report["golden"]["passed"]
+        assert report["device"]["gpu"] == card.gpu
+        assert (bundle.read_bytes() == before) == ("-o" in words)
+
+
+@pytest.mark.parametrize("told", [None, [], {}, {"device": 7}, {"device": {"gpu": "RTX 4060"}}])
+def test_a_report_that_does_not_say_where_is_no_proof(told, card, bundle, compile_command):
+    compile_command("finish", bundle)
+    made = read_bundle(bundle)
+    members = {name: made.read(name) for name in made.members}
+    members["report.json"] = json.dumps({"finish": told}).encode()
+    write_bundle(bundle, made.manifest, members)
+    code, report, err = compile_command("finish", bundle)
+    assert code == 0, err
+    assert report["golden"]["passed"]
 
 
 def test_rebuild_builds(card, bundle, compile_command):
