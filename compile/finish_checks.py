@@ -1,7 +1,5 @@
 """Is a bundle for this device? Needs neither onnx nor torch."""
 
-import re
-
 from irstd.bundle import Bundle
 from irstd.engine_record import EngineDevice
 from irstd.errors import BundleMismatch
@@ -62,25 +60,17 @@ def fitting_targets(device: EngineDevice, memory_bytes: int) -> list[str]:
     """Return the targets that a device is, the most likely first.
 
     The compute capability must be equal. Of several, as there are for Orin, those count whose
-    name is in the board's; where none is, as on some carrier boards, all that its memory suffices
-    for.
+    `board` is in this one's name; where none is, as on some carrier boards, all that its memory
+    suffices for.
     """
     capable = [
         target for target in TARGETS.values()
         if target.compute_capability == divmod(device.architecture, 10)
     ]  # fmt: skip
-    named = [target for target in capable if _words(target) <= _split(device.board)]
+    board = device.board.lower()
+    named = [target for target in capable if target.board and target.board.lower() in board]
     roomy = [
         target for target in named or capable
         if not target.memory_gb or memory_bytes >= _MEMORY_SHARE * target.memory_gb * 1e9
     ]  # fmt: skip
     return [t.name for t in sorted(roomy, key=lambda t: -(t.memory_gb or 0))]
-
-
-def _words(target: Target) -> set[str]:
-    """Return what tells a board from others: {"orin", "nano"} of "Jetson Orin Nano 8 GB"."""
-    return _split(re.sub(r"\d+ GB", "", target.description)) - {"jetson"}
-
-
-def _split(text: str) -> set[str]:
-    return set(re.findall(r"[a-z0-9]+", text.lower()))

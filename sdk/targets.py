@@ -20,6 +20,8 @@ class Target:
         int8_form: "cpu" (unsigned activations) or "nvidia" (symmetric signed).
         portable: Whether the engine is built on the device itself, from the graph in the bundle.
         device: The board, or the card that stands for the series; None for a CPU.
+        board: Part of the name that the device tree of such a board states, such as "Orin Nano" of
+            "NVIDIA Jetson Orin Nano Developer Kit"; None off boards.
     """
 
     name: str
@@ -30,12 +32,13 @@ class Target:
     int8_form: str
     portable: bool
     device: Device | None = None
+    board: str | None = None
 
 
-def _jetson(name: str, device: Device, capability: tuple[int, int] = (8, 7)) -> Target:
+def _jetson(name: str, board: str, device: Device, capability: tuple[int, int] = (8, 7)) -> Target:
     return Target(
         name, device.product, ("tensorrt",), capability, device.memory_gb, "nvidia",
-        portable=True, device=device,
+        portable=True, device=device, board=board,
     )  # fmt: skip
 
 
@@ -59,13 +62,13 @@ TARGETS: dict[str, Target] = {
             "cpu",
             portable=False,
         ),
-        _jetson("jetson-orin-nano", devices.ORIN_NANO_8GB),
-        _jetson("jetson-orin-nano-4gb", devices.ORIN_NANO_4GB),
-        _jetson("jetson-orin-nx", devices.ORIN_NX_16GB),
-        _jetson("jetson-orin-nx-8gb", devices.ORIN_NX_8GB),
-        _jetson("jetson-agx-orin", devices.AGX_ORIN_64GB),
-        _jetson("jetson-agx-orin-32gb", devices.AGX_ORIN_32GB),
-        _jetson("jetson-thor", devices.THOR_T5000, (11, 0)),
+        _jetson("jetson-orin-nano", "Orin Nano", devices.ORIN_NANO_8GB),
+        _jetson("jetson-orin-nano-4gb", "Orin Nano", devices.ORIN_NANO_4GB),
+        _jetson("jetson-orin-nx", "Orin NX", devices.ORIN_NX_16GB),
+        _jetson("jetson-orin-nx-8gb", "Orin NX", devices.ORIN_NX_8GB),
+        _jetson("jetson-agx-orin", "AGX Orin", devices.AGX_ORIN_64GB),
+        _jetson("jetson-agx-orin-32gb", "AGX Orin", devices.AGX_ORIN_32GB),
+        _jetson("jetson-thor", "Thor", devices.THOR_T5000, (11, 0)),
         _rtx("rtx-30", "GeForce RTX 30 series", (8, 6), devices.RTX_3060),
         _rtx("rtx-40", "GeForce RTX 40 series", (8, 9), devices.RTX_4060),
         _rtx("rtx-50", "GeForce RTX 50 series", (12, 0), devices.RTX_5070),

@@ -32,6 +32,7 @@ def test_a_target_is_found_by_its_name_and_is_consistent(name: str) -> None:
     is_gpu = target.compute_capability is not None
     assert target.int8_form == ("nvidia" if is_gpu else "cpu")
     assert target.portable is is_gpu  # a GPU engine is built on the device that runs it
+    assert (target.board is not None) == name.startswith("jetson")  # a board has a device tree
 
 
 @pytest.mark.parametrize("name", ["", "CPU", "jetson", "rtx-60", "cpu "])
