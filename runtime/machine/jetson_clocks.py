@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 _CLOCK = r"MinFreq=(\d{1,12}) MaxFreq=(\d{1,12}) CurrentFreq=(\d{1,12})"
-_CORE = re.compile(rf"^\s*cpu\d+: +(?:Online=([01]) +)?Governor=\S+ {_CLOCK}", re.MULTILINE)
-_GPU = re.compile(rf"^\s*GPU {_CLOCK}", re.MULTILINE)
-_MEMORY = re.compile(rf"^\s*EMC {_CLOCK}(?: FreqOverride=([01]))?", re.MULTILINE)
-_CLUSTERS = re.compile(r"^\s*Active GPU TPCs: (\d{1,4})", re.MULTILINE)
+_CORE = re.compile(rf"^[ \t]*cpu\d+: +(?:Online=([01]) +)?Governor=\S+ {_CLOCK}", re.MULTILINE)
+_GPU = re.compile(rf"^[ \t]*GPU {_CLOCK}", re.MULTILINE)
+_MEMORY = re.compile(rf"^[ \t]*EMC {_CLOCK}(?: FreqOverride=([01]))?", re.MULTILINE)
+_CLUSTERS = re.compile(r"^[ \t]*Active GPU TPCs: (\d{1,4})", re.MULTILINE)
 _MHZ_PER_HZ = 1e-6
 _MHZ_PER_KHZ = 1e-3
 

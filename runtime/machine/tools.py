@@ -3,15 +3,18 @@
 import contextlib
 import dataclasses
 import os
+import selectors
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 
 from irstd.errors import one_line
 
 TIMEOUT_S = 10.0
-MAX_CHARACTERS = 1 << 18  # of an answer; what comes after is not looked at
+MAX_BYTES = 1 << 18  # of an answer; what comes after is not looked at
+_CHUNK_BYTES = 1 << 16
 # nvpmodel is in /usr/sbin, which is in nobody's PATH but root's on some images.
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
@@ -60,28 +63,50 @@ def ask(command: Sequence[str], *, timeout_s: float = TIMEOUT_S, endless: bool =
         return Answer(problem=f"{command[0]} does not run ({error.strerror or error})")
     with process:
         try:
-            out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            text = _decode(process.communicate()[0])
-            if endless and text.strip():
-                return Answer(text)
-            return Answer(problem=f"{command[0]} did not answer within {timeout_s:g} s")
+            out, err, is_over = _read(process, timeout_s)
         except BaseException:
             _kill(process)
             raise
-    text = _decode(out)
+        if not is_over:
+            _kill(process)
+    text = out.decode("utf-8", "replace")
+    if not is_over:
+        if endless and text.strip():
+            return Answer(text)
+        return Answer(problem=f"{command[0]} did not answer within {timeout_s:g} s")
     if process.returncode:
-        said = text if "rror" in text or not err else _decode(err)
+        said = text if "rror" in text or not err else err.decode("utf-8", "replace")
         reason = one_line(said.strip() or f"exit {process.returncode}", 160)
         return Answer(text, f"{command[0]} fails: {reason}")
     return Answer(text)
 
 
+def _read(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes, bytes, bool]:
+    """Return the beginning of a tool's output and errors, and whether it ended in time.
+
+    `communicate` would keep all that a raving tool writes, gigabytes in seconds.
+    """
+    kept = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe}
+    deadline = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        for pipe in kept:
+            selector.register(pipe, selectors.EVENT_READ, kept[pipe])
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                if data := os.read(key.fd, _CHUNK_BYTES):
+                    key.data.extend(data[: MAX_BYTES - len(key.data)])
+                else:
+                    selector.unregister(key.fileobj)
+        is_over = not selector.get_map()  # else it, or what it started, still holds a pipe
+    if is_over:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            is_over = False
+    out, err = (bytes(content) for content in kept.values())
+    return out, err, is_over
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _decode(data: bytes) -> str:
-    return data[:MAX_CHARACTERS].decode("utf-8", "replace")

@@ -276,3 +276,9 @@ def test_cuda_version():
     assert parse_cuda_version(text) == "13.2.2"
     for text in ("[]", "{}", '{"cuda": 1}', '{"cuda": {"version": "\\u001b[2J"}}', "[" * 100_000):
         assert parse_cuda_version(text) is None
+
+
+def test_clocks_in_a_sea_of_empty_lines():
+    """Each line is looked at once: quadratic time would be minutes."""
+    assert parse_jetson_clocks("\n" * 250_000 + "GPU MinFreq=1 MaxFreq=2 CurrentFreq=1\n").gpu
+    assert parse_jetson_clocks("\n" * 250_000) is None

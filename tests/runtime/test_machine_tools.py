@@ -1,12 +1,13 @@
 """nvidia-smi's CSV as recorded on cards and boards; tools that are missing, hang, fail or rave."""
 
 import stat
+import tracemalloc
 
 import pytest
 
 from irstd.runtime.machine.nvidia_smi import FIELDS, parse_gpus, query_gpus
 from irstd.runtime.machine.packages import installed_packages
-from irstd.runtime.machine.tools import MAX_CHARACTERS, Answer, ask
+from irstd.runtime.machine.tools import MAX_BYTES, Answer, ask
 
 HEADER = (
     "name, driver_version, compute_cap, memory.total [MiB], memory.used [MiB], "
@@ -132,7 +133,18 @@ def test_tool_that_raves(make_tool):
     make_tool("rave", "printf '\\377\\376\\0'; head -c 1000000 /dev/zero")
     answer = ask(["rave"])
     assert answer.problem is None
-    assert len(answer.text) <= MAX_CHARACTERS
+    assert len(answer.text) <= MAX_BYTES
+
+
+def test_a_tool_that_never_stops_does_not_fill_the_memory(make_tool):
+    make_tool("flood", "yes a long line of nothing >&2 & exec yes a long line of nothing")
+    tracemalloc.start()
+    try:
+        answer = ask(["flood"], timeout_s=0.5, endless=True)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MAX_BYTES
+    finally:
+        tracemalloc.stop()
+    assert len(answer.text) == MAX_BYTES
 
 
 def test_packages_although_one_is_unknown(make_tool):
