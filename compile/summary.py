@@ -63,8 +63,9 @@ def describe_verification(path: Path, found: "Verification") -> str:
     """Return what `verify` found as lines for people."""
     lines = [
         f"{path}: sound, sha256 {found.bundle_sha256}",
-        f"FP32 graph: {found.reference}",
+        *([] if found.reference is None else [f"FP32 graph: {found.reference}"]),
         f"deployed in {found.engine}: {found.deployed}",
+        *(f"not verified: {what}" for what in found.not_verified),
     ]
     if found.verdict is not None:
         lines += describe_verdict(found.verdict)

@@ -11,7 +11,15 @@ import pytest
 from irstd.bundle import read_bundle, write_bundle
 from irstd.compile import verify as module
 from irstd.compile.verify import verify_bundle
-from irstd.errors import BundleCorrupt, BundleError, InputError, ParityFailed, UsageError
+from irstd.errors import (
+    BundleCorrupt,
+    BundleError,
+    InputError,
+    MissingDependency,
+    ParityFailed,
+    UsageError,
+)
+from irstd.runtime import detector, sessions
 
 
 def rewrite_members(path, change):
@@ -216,3 +224,37 @@ def test_no_golden_frames_at_all(built):
 def test_report_is_not_needed(built):
     path = rewrite_members(built("fp32"), drop("report.json"))
     assert verify_bundle(path).built_within_budget is None
+
+
+@pytest.fixture
+def without_onnxruntime(monkeypatch):
+    """A CPU bundle's other engine is installed, and the FP32 graph's is not."""
+    real = sessions.importlib.import_module
+
+    def no_module(name, package=None):
+        if name == "onnxruntime":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, package)
+
+    monkeypatch.setattr(sessions.importlib, "import_module", no_module)
+    monkeypatch.setattr(detector, "installed_sessions", lambda: ["openvino"])
+
+
+def test_without_onnxruntime_the_engine_is_verified_alone(built, without_onnxruntime):
+    found = verify_bundle(built("int8"))
+    assert found.passed
+    assert found.engine.startswith("openvino")
+    assert found.deployed.passed
+    assert found.reference is None
+    assert found.to_dict()["reference"] is None
+    assert found.not_verified[0].startswith("the FP32 graph: onnxruntime is not installed")
+
+
+def test_without_onnxruntime_labelled_data_is_refused(built, without_onnxruntime, make_data):
+    with pytest.raises(MissingDependency, match="which ONNX Runtime computes") as raised:
+        verify_bundle(built("int8"), make_data())
+    assert "irstd-compile finish" not in str(raised.value)
+
+
+def test_all_is_verified_where_all_is_installed(built):
+    assert verify_bundle(built("fp32")).not_verified == ()
