@@ -227,8 +227,9 @@ def test_report_is_not_needed(built):
 
 
 @pytest.fixture
-def without_onnxruntime(monkeypatch):
+def without_onnxruntime(monkeypatch, built):
     """A CPU bundle's other engine is installed, and the FP32 graph's is not."""
+    built("int8")  # elsewhere
     real = sessions.importlib.import_module
 
     def no_module(name, package=None):
