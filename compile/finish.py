@@ -18,7 +18,6 @@ from irstd.compile.finish_checks import check_portable, check_target
 from irstd.compile.finish_engine import (
     Bench,
     Made,
-    fused_operators,
     make_engine,
     open_engine,
     use_held,
@@ -54,6 +53,7 @@ def finish_bundle(
     builder: str = AUTO,
     weights: Path | None = None,
     form: PlanForm = PlanForm.WHOLE,
+    plugins: bool = True,
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> Finished:
@@ -71,13 +71,14 @@ def finish_bundle(
             "tensorrt"; "torch_tensorrt" builds from the torch module, anew.
         weights: Of the torch module; None takes the shipped ones.
         form: What TensorRT's plan brings along; the other builders know whole ones only.
+        plugins: Whether fused operators run in plugins where these can be compiled here; else, and
+            where they cannot, they run as standard operators.
         cache: Folder for engines, None for none.
         progress: Told of each stage.
 
     Raises:
         BundleMismatch: The bundle is for another device, or its engine is another machine's.
-        MissingDependency: No usable TensorRT, no package that reaches the driver, or no headers or
-            compiler for the plugins that the graph needs.
+        MissingDependency: No usable TensorRT, or no package that reaches the driver.
         DeviceError: No GPU, or a plugin does not load.
         BuildError: TensorRT refuses the graph, or has not the memory to build its engine.
         ParityFailed: The engine disagrees with the golden frames.
@@ -89,7 +90,7 @@ def finish_bundle(
     files = [] if proof.data is None else list_labelled(proof.data, proof.list_file)
     if proof.budget and not is_labelled(files):
         raise UsageError("--budget needs labelled frames: give --data DIR with masks/")
-    job = _Job(out, proof, files, rebuild, builder, weights, form, cache, progress)
+    job = _Job(out, proof, files, rebuild, builder, weights, form, plugins, cache, progress)
     while True:
         bundle = read_bundle(path)
         try:
@@ -111,6 +112,7 @@ class _Job:
     builder: str
     weights: Path | None
     form: PlanForm
+    plugins: bool
     cache: Path | None
     progress: Progress
 
@@ -129,7 +131,7 @@ def _finish(bundle: Bundle, job: _Job) -> Finished:
     earlier = None if job.rebuild or torch else held_engine(bundle)
     if earlier is not None:
         check_device(bundle, earlier.record, device)
-    held = earlier if earlier and earlier.record.key.form is job.form else None
+    held = earlier if earlier and _is_wanted(earlier, job) else None
     if held and out == bundle.path and not files:
         engine = describe_record(held.record)
         return Finished(out, bundle.sha256, engine, held.record.key.device, "bundle")
@@ -142,6 +144,8 @@ def _finish(bundle: Bundle, job: _Job) -> Finished:
         rebuild=job.rebuild,
         torch=torch,
         form=job.form,
+        # Plugins are compiled for one TensorRT.
+        plugins=job.plugins and job.form is not PlanForm.VERSION_COMPATIBLE,
         earlier=earlier,
     )
     made = use_held(bundle, held) if held else make_engine(bench, bundle.manifest.model)
@@ -160,6 +164,12 @@ def _finish(bundle: Bundle, job: _Job) -> Finished:
     engine = describe_record(made.engine.record)
     finished = Finished(out, "", engine, device, made.origin, parity, median_ms, verdict)
     return _write(bundle, finished, made)
+
+
+def _is_wanted(engine: StoredEngine, job: _Job) -> bool:
+    """Whether an engine of this device is what was asked for."""
+    key = engine.record.key
+    return key.form is job.form and (job.plugins or not key.plugins)
 
 
 def held_engine(bundle: Bundle) -> StoredEngine | None:
@@ -201,17 +211,13 @@ def _write(bundle: Bundle, finished: Finished, made: Made) -> Finished:
 
 
 def _check_form(bundle: Bundle, job: _Job) -> None:
-    """Refuse a form of plan that the builder does not have, or that the bundle's graph forbids."""
+    """Refuse a form of plan that the builder does not have."""
     if job.form is PlanForm.WHOLE:
         return
     flag = _FLAGS[job.form]
     is_rtx = job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle))
     if is_rtx or job.builder == TORCH_TENSORRT:
         raise UsageError(f"{flag} goes with --builder {SESSION}")
-    if job.form is PlanForm.VERSION_COMPATIBLE and (ops := fused_operators(bundle)):
-        raise UsageError(
-            f"{flag}: the plugins of {', '.join(ops)} are compiled for one TensorRT; leave it out"
-        )
 
 
 def _replaced(bundle: Bundle) -> set[str]:

@@ -47,13 +47,17 @@ def add_finish(verbs: Any) -> None:
         "--version-compatible", dest="form", action="store_const", const="version_compatible",
         help="later TensorRTs run the engine, too, as long as driver and GPU stay: an update of "
         "the package asks for no new engine. Larger by TensorRT's lean runtime, and may be slower; "
-        "not with plugins",
+        "fused operators run as standard ones",
     )  # fmt: skip
     form.add_argument(
         "--weight-stripped", dest="form", action="store_const", const="strip_weights",
         help="the engine holds no weights, and takes those of the graph beside it in BUNDLE "
         "whenever it is opened: BUNDLE is smaller by them. Slower to open, as fast to run; "
         "TensorRT 10 and later",
+    )  # fmt: skip
+    verb.add_argument(
+        "--no-plugins", action="store_true",
+        help="run fused operators as standard ones, also where their plugins can be compiled",
     )  # fmt: skip
     verb.add_argument(
         "--rebuild", action="store_true", help="build anew, whatever BUNDLE and the cache hold"
@@ -88,6 +92,7 @@ def _finish(options: argparse.Namespace) -> Outcome:
         builder=options.builder,
         weights=options.weights,
         form=PlanForm(options.form or PlanForm.WHOLE.value),
+        plugins=not options.no_plugins,
         cache=_cache(options),
         progress=Progress(quiet=options.quiet),
     )

@@ -15,25 +15,15 @@ from irstd.compile.engine_store import (
     keep_engine,
     sole_builder,
 )
+from irstd.compile.finish_plugins import Plugins, compile_plugins
 from irstd.compile.progress import Progress
-from irstd.compile.report import read_report
-from irstd.engine_record import EngineDevice, EngineKey, EngineRecord, PlanForm
-from irstd.errors import BundleCorrupt
-from irstd.files import cache_dir, sha256_hex, write_atomic
+from irstd.engine_record import PLUGIN_GRAPH, EngineDevice, EngineKey, EngineRecord, PlanForm
+from irstd.files import sha256_hex
 from irstd.runtime.finished import graph_of, load_plugin, unpack_library
-from irstd.runtime.kernels.cuda.bindings import Properties, find_binding
-from irstd.runtime.kernels.cuda.images import image_for
-from irstd.runtime.kernels.tensorrt.plugin_library import build_plugin
+from irstd.runtime.kernels.cuda.bindings import Properties
 from irstd.runtime.sessions import Session, open_session
 from irstd.types import Precision
 from irstd.version import __version__
-
-# Nodes of domain "irstd", by the folder of their kernels.
-_OPERATORS = {
-    "HaarGate": "haar_gate",
-    "MSDeformAttn": "ms_deform_attn",
-    "SpectralSplit": "spectral_split",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +39,7 @@ class Bench:
         rebuild: Build anew, whatever the cache holds.
         torch: Builds the deployed graph's engine from a torch module; None: from the graph.
         form: Of the deployed graph's plan.
+        plugins: Whether fused operators may run in plugins.
         earlier: What the bundle holds, of another form: its timing cache may be of use.
     """
 
@@ -60,6 +51,7 @@ class Bench:
     rebuild: bool = False
     torch: TorchSource | None = None
     form: PlanForm = PlanForm.WHOLE
+    plugins: bool = True
     earlier: StoredEngine | None = None
 
 
@@ -85,10 +77,10 @@ def make_engine(bench: Bench, member: str) -> Made:
 
     Args:
         bench: What to build with.
-        member: The graph.
+        member: The graph; instead of the deployed one that with plugin nodes, where the bundle has
+            it and the plugins can be compiled here.
 
     Raises:
-        MissingDependency: No headers or no compiler for the plugins that the graph needs.
         DeviceError: A plugin does not load.
         BuildError: TensorRT refuses the graph, or has not the memory; or the cache is not writable.
     """
@@ -101,31 +93,42 @@ def make_engine(bench: Bench, member: str) -> Made:
         strip_weights=not is_plain and bench.form is PlanForm.WEIGHT_STRIPPED,
     )
     torch = None if is_plain else bench.torch
-    members, libraries = ({}, {}) if is_plain or torch else _compile_plugins(bench)
-    model = bench.bundle.read(member)
+    plugins = Plugins()
+    if bench.plugins and not (is_plain or torch):
+        plugins = compile_plugins(bench.bundle, bench.properties, bench.progress)
+    graph = PLUGIN_GRAPH if plugins.members else member
+    model = bench.bundle.read(graph)
     key = EngineKey(
         graph_sha256=sha256_hex(model),
         precision=precision.value,
         device=bench.device,
         flags=(*settings.flags, *torch.flags) if torch else settings.flags,
-        plugins={op: sha256_hex(libraries[name]) for op, name in members.items()},
+        plugins={op: sha256_hex(plugins.libraries[name]) for op, name in plugins.members.items()},
     )
     with sole_builder(bench.cache, key, bench.progress):
         if not bench.rebuild and (found := find_engine(bench.cache, key)):
-            return Made(found, libraries, "cache")
-        bench.progress.stage(f"building the engine of {member}")
+            return Made(found, plugins.libraries, "cache")
+        bench.progress.stage(f"building the engine of {graph}")
         built = (
             torch.build(settings)
             if torch
             else build_plan(model, settings, timing_cache=_timing(bench), tell=bench.progress.step)
         )
         record = EngineRecord(
-            key, sha256_hex(built.plan), sha256_hex(built.timing_cache), members, __version__
+            key,
+            sha256_hex(built.plan),
+            sha256_hex(built.timing_cache),
+            plugins.members,
+            __version__,
         )
         engine = StoredEngine(record, built.plan, built.timing_cache)
         keep_engine(bench.cache, engine)
-    told = ("seconds", "skipped_tactics", "notes")
-    return Made(engine, libraries, "built", {name: getattr(built, name) for name in told})
+    told = {
+        "seconds": built.seconds,
+        "skipped_tactics": built.skipped_tactics,
+        "notes": [*built.notes, *filter(None, [plugins.lacking])],
+    }
+    return Made(engine, plugins.libraries, "built", told)
 
 
 def use_held(bundle: Bundle, held: StoredEngine) -> Made:
@@ -163,43 +166,3 @@ def _timing(bench: Bench) -> bytes:
     if kept or earlier is None or earlier.record.key.device != bench.device:
         return kept
     return earlier.timing
-
-
-def _compile_plugins(bench: Bench) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Compile and load the plugins of the deployed graph, with this device's own tools.
-
-    Returns:
-        The member that will hold each operator's library, and the bytes of each such member.
-    """
-    ops = fused_operators(bench.bundle)
-    if not ops:
-        return {}, {}
-    bench.progress.stage(f"compiling plugins: {', '.join(ops)}")
-    driver_version = find_binding().driver_version()
-    members, libraries = {}, {}
-    for op in ops:
-        image = image_for(op, bench.properties.architecture, driver_version)
-        kernels = cache_dir() / "kernels" / f"{op}-{sha256_hex(image.data)[:32]}.image"
-        if not kernels.is_file():
-            write_atomic(kernels, image.data)
-        path = build_plugin(op, kernels)
-        load_plugin(op, path)
-        members[op] = f"kernels/{op}/{path.name}"
-        libraries[members[op]] = path.read_bytes()
-    return members, libraries
-
-
-def fused_operators(bundle: Bundle) -> list[str]:
-    """Return the operators that the build left fused in the deployed graph, sorted.
-
-    Raises:
-        BundleCorrupt: The report names one that there is not.
-    """
-    kernels = read_report(bundle).get("kernels", {})
-    names = list(kernels.values()) if isinstance(kernels, dict) else [kernels]
-    if unknown := [name for name in names if not isinstance(name, str) or name not in _OPERATORS]:
-        raise BundleCorrupt(
-            f"{bundle.path}: report.json names the fused operator {str(unknown[0])[:40]!r}; this "
-            f"SDK has {', '.join(_OPERATORS)}"
-        )
-    return sorted({_OPERATORS[name] for name in names})

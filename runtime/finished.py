@@ -7,6 +7,7 @@ from irstd.bundle import Bundle
 from irstd.container import violation
 from irstd.engine_record import (
     PLAN,
+    PLUGIN_GRAPH,
     EngineDevice,
     EngineRecord,
     PlanForm,
@@ -89,8 +90,9 @@ def read_record(bundle: Bundle, member: str) -> EngineRecord:
     record = parse_record(bundle.read(beside), where)
     if record.key.digest != digest:
         raise violation("engine-key", f"{where} is the record of {record.key.digest}")
-    if record.key.graph_sha256 != bundle.members[bundle.manifest.model].sha256:
-        raise violation("engine-key", f"{where} is of another graph than {bundle.manifest.model}")
+    graph = PLUGIN_GRAPH if record.key.plugins else bundle.manifest.model
+    if graph not in bundle.members or bundle.members[graph].sha256 != record.key.graph_sha256:
+        raise violation("engine-key", f"{where} is of another graph than {graph}")
     for name, stated in ((plan, record.plan_sha256), (timing, record.timing_sha256)):
         if name not in bundle.members or bundle.members[name].sha256 != stated:
             raise violation("engine-files", f"{where} states another hash of {name}")

@@ -99,7 +99,7 @@ def test_both_graphs_have_one_scale_table(both):
         }
 
     plain, graph = (list(scales(model).values()) for model in both(Precision.INT8))
-    assert len(plain) > 3
+    assert len(plain) > 1
     assert sorted(plain) == sorted(graph)
 
 

@@ -45,7 +45,7 @@ class Script:
         dla_refuses: Operators that DLA does not run.
         deserializes: Else there is no engine.
         deserialize_log: Said then.
-        libraries: Plugin libraries that load; others do not.
+        libraries: The operator of each plugin library that loads, by its path; others do not.
         refits: A graph's weights fit into the engine's memory.
         lacking_weights: What a graph does not give to an engine that has none.
     """
@@ -63,7 +63,7 @@ class Script:
     dla_refuses: Sequence[str] = ("Resize",)
     deserializes: bool = True
     deserialize_log: Lines = (("ERROR", OTHER_VERSION),)
-    libraries: Sequence[str] = ()
+    libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)
     refits: bool = True
     lacking_weights: Sequence[str] = ()
 
@@ -92,11 +92,13 @@ class Double:
 
     Attributes:
         record: Every behaviour made, by the name of its class, in order.
+        operators: Whose plugin libraries were loaded.
     """
 
     def __init__(self, trt: ModuleType, script: Script, engine: type["Engine"]) -> None:
         self.trt, self.script, self.engine = trt, script, engine
         self.record: dict[str, list[Any]] = {}
+        self.operators: set[str] = set()
         self._behaviours: dict[int, Any] = {}
 
     def of(self, cls: type, behaviour: Any) -> Any:
@@ -174,6 +176,7 @@ class Registry:
         if plugin_path not in self._double.script.libraries:
             return None
         self._loaded.append(plugin_path)
+        self._double.operators.add(self._double.script.libraries[plugin_path])
         return object()
 
     def register_creator(self, creator: Any, plugin_namespace: str = "") -> bool:

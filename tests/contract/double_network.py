@@ -1,9 +1,10 @@
 """Networks and the parser that fills them, of the double (double.py). Needs onnx."""
 
+import dataclasses
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tests.contract.recorded import ParserError
+from tests.contract.recorded import PLUGIN_NOT_FOUND, ParserError
 
 if TYPE_CHECKING:
     from tests.contract.double import Double
@@ -20,7 +21,7 @@ class Network:
         self.flags = flags
         self.name = ""
 
-    def _read(self, model: bytes) -> None:
+    def _read(self, model: bytes) -> list[ParserError]:
         """Take over an ONNX graph: a layer a node, as strictly as the genuine parser types it."""
         import onnx
 
@@ -29,6 +30,22 @@ class Network:
         cls = self._double.trt.ILayer
         made = [Layer(one["name"], one["operator"]) for one in self._graph["layers"]]
         self._layers = [self._double.of(cls, layer) for layer in made]
+        return [
+            dataclasses.replace(
+                PLUGIN_NOT_FOUND, node=i, node_name=node.name, node_operator=node.op_type
+            )
+            for i, node in enumerate(read.graph.node)
+            if node.domain and not self._knows(node, {one.name for one in read.functions})
+        ]
+
+    def _knows(self, node: Any, functions: set[str]) -> bool:
+        """Whether a node is a function, or names a plugin as the parser looks for it."""
+        import onnx
+
+        told = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        found = told.get("plugin_namespace", b""), told.get("plugin_version", b"1")
+        is_plugin = node.op_type in self._double.operators and found == (b"irstd", b"1")
+        return node.op_type in functions or is_plugin
 
     @property
     def num_layers(self) -> int:
@@ -88,7 +105,7 @@ class Parser:
         errors = list(self._double.script.parser_errors)
         if not errors:
             try:
-                self._network._read(bytes(model))
+                errors = self._network._read(bytes(model))
             except Exception as error:  # whatever protobuf raises in its version
                 errors = [ParserError("MODEL_DESERIALIZE_FAILED", f"Failed to parse: {error!r}")]
         cls = self._double.trt.ParserError

@@ -77,6 +77,22 @@ def make_plan(trt: ModuleType, model: bytes) -> bytes:
     return Plan(facts, model).to_bytes()
 
 
+def with_bodies(model: bytes) -> bytes:
+    """Give plugin nodes what they mean, so that ONNX Runtime computes it, too."""
+    import onnx
+
+    from irstd.compile.operators.nodes import attach_bodies
+    from irstd.runtime.kernels.tensorrt.plugin_library import NODE_ATTRIBUTES
+
+    graph = onnx.load_model_from_string(model)
+    for node in graph.graph.node:
+        kept = [one for one in node.attribute if one.name not in NODE_ATTRIBUTES]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    attach_bodies(graph)
+    return bytes(graph.SerializeToString())
+
+
 class RunnableEngine(Engine):
     """ICudaEngine."""
 
@@ -172,7 +188,7 @@ class Context:
         if self._session is None:
             assert self._engine._graph, "an engine without weights computes rubbish"
             self._session = onnxruntime.InferenceSession(
-                self._engine._graph, providers=["CPUExecutionProvider"]
+                with_bodies(self._engine._graph), providers=["CPUExecutionProvider"]
             )
         feeds = {name: self._array(name) for name in plan.facts["inputs"]}
         outputs = list(plan.facts["outputs"])

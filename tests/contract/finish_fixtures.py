@@ -35,18 +35,24 @@ def world(trt, monkeypatch):
 
 
 @pytest.fixture
-def portable(compile_command, tiny_onnx, make_data, tmp_path):
-    """A function (precision, target) -> a bundle that has still to be finished.
+def portable(compile_command, tiny_onnx, make_fused, make_data, tmp_path):
+    """A function (precision, target, network) -> a bundle that has still to be finished.
 
     Built once for all processes of a run, which are many; nothing of TensorRT is in it yet.
     """
 
-    def build(precision="fp32", target="jetson-orin-nano"):
-        shared = Path(os.environ[BUNDLES_VARIABLE]) / f"{precision}-{target}.irstd"
+    def fused_onnx():
+        path = tmp_path / "fused.onnx"
+        path.write_bytes(make_fused(size_hw=(64, 64)).SerializeToString())
+        return path
+
+    def build(precision="fp32", target="jetson-orin-nano", network="tiny"):
+        shared = Path(os.environ[BUNDLES_VARIABLE]) / f"{network}-{precision}-{target}.irstd"
         path = tmp_path / "tiny.irstd"
         if not shared.exists():
             code, _, err = compile_command(
-                "build", tiny_onnx(), "--normalize", "80,40", "--target", target,
+                "build", tiny_onnx() if network == "tiny" else fused_onnx(),
+                "--normalize", "80,40", "--output", "logits", "--target", target,
                 "--precision", precision, "--data", make_data(), "-o", path,
             )  # fmt: skip
             assert code == 0, err
@@ -80,8 +86,8 @@ def rewritten(path, **changes):
     write_bundle(path, bundle.manifest, data)
 
 
-def with_kernels(path, kernels):
-    """Let the build's report say that nodes were left fused."""
-    report = json.loads(read_bundle(path).read("report.json")) | {"kernels": kernels}
+def with_plugins(path, plugins):
+    """Let the build's report say which nodes of the plugin graph are plugins."""
+    report = json.loads(read_bundle(path).read("report.json")) | {"plugins": plugins}
     rewritten(path, report_json=json.dumps(report).encode())
     return path

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from irstd.compile import finish_engine
+from irstd.compile import finish_plugins
 from irstd.runtime.kernels.cuda import driver as cuda_driver
 from irstd.runtime.kernels.cuda.bindings import Properties
 from irstd.runtime.machine import identity
@@ -77,7 +77,7 @@ class World:
         self.board: str | None = BOARD
         self.driver_version = "L4T 36.4.3"
         self.double: ModuleType = trt
-        for module in (identity, cuda_driver, finish_engine):
+        for module in (identity, cuda_driver, finish_plugins):
             replace(module, "find_binding", lambda: self.driver)
         replace(identity, "read_board", lambda root: self.board)
         replace(identity, "read_driver", lambda root: self.driver_version)

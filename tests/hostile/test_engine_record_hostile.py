@@ -11,6 +11,7 @@ import pytest
 from irstd import open_bundle
 from irstd.bundle import read_bundle, write_bundle
 from irstd.engine_record import (
+    PLUGIN_GRAPH,
     EngineDevice,
     EngineKey,
     EngineRecord,
@@ -25,11 +26,16 @@ from irstd.runtime import finished
 from irstd.types import Fit, InputSpec, Precision
 
 GRAPH, PLAN, TIMING, LIBRARY = b"plain graph", b"plan", b"timings", b"library"
+WITH_PLUGINS = b"graph with plugin nodes"
 HERE = EngineDevice(
     "TensorRT 10.3.0", 12, "Orin", "NVIDIA Jetson Orin Nano Developer Kit", 87, 8, "L4T 36.4.3"
 )
 KEY = EngineKey(
-    sha256_hex(GRAPH), "fp32", HERE, ("optimization_level=3",), {"haar_gate": sha256_hex(LIBRARY)}
+    sha256_hex(WITH_PLUGINS),
+    "fp32",
+    HERE,
+    ("optimization_level=3",),
+    {"haar_gate": sha256_hex(LIBRARY)},
 )
 MEMBER = "kernels/haar_gate/x.so"
 RECORD = EngineRecord(
@@ -59,6 +65,7 @@ def members(record: EngineRecord = RECORD) -> Members:
     plan, timing, beside = member_names(record.key.digest)
     return {
         "model.onnx": GRAPH, plan: PLAN, timing: TIMING, beside: record.to_json(), MEMBER: LIBRARY,
+        PLUGIN_GRAPH: WITH_PLUGINS,
     }  # fmt: skip
 
 
@@ -120,6 +127,9 @@ CASES: dict[str, list[Members]] = {
         said(lambda record: record["key"].update(precision="fp16")),
         said(lambda record: record["key"]["device"].update(driver="L4T 36.4.7")),
         keyed(graph_sha256=sha256_hex(b"another graph")),
+        keyed(graph_sha256=sha256_hex(GRAPH)),
+        keyed(plugins={}),
+        without(PLUGIN_GRAPH),
     ],
     "engine-files": [
         said(lambda record: record.update(plan_sha256=sha256_hex(b"another plan"))),
@@ -133,7 +143,7 @@ CASES: dict[str, list[Members]] = {
         said(lambda record: record.update(libraries={})),
         said(lambda record: record.update(libraries={"haar_gate": "model.onnx"})),
         said(lambda record: record.update(libraries={"haar_gate": "kernels/haar_gate/../x.so"})),
-        keyed(plugins={}),
+        keyed(plugins={}, graph_sha256=sha256_hex(GRAPH)),
         keyed(plugins={"haar_gate": sha256_hex(LIBRARY), "spectral_split": "0" * 64}),
     ],
     "engine-device": [

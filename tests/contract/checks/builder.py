@@ -288,7 +288,7 @@ def test_no_runtime_says_so(trt):
 def test_plugin_libraries_are_loaded_and_kept_in_plans_for_later_versions(build, tmp_path):
     library = tmp_path / "haar_gate.so"
     library.touch()
-    script = Script(libraries=[str(library)])
+    script = Script(libraries={str(library): "HaarGate"})
     build(script, plugin_libraries=(library,))
     assert only(build, "IPluginRegistry")._loaded == [str(library)]
     assert only(build, "IBuilderConfig").plugins_to_serialize == []

@@ -1,0 +1,95 @@
+"""The plugins of a bundle's fused operators, compiled with this device's own tools."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+from irstd.bundle import Bundle
+from irstd.compile.progress import Progress
+from irstd.compile.report import read_report
+from irstd.engine_record import PLUGIN_GRAPH
+from irstd.errors import BuildError, BundleCorrupt, MissingDependency
+from irstd.files import cache_dir, sha256_hex, write_atomic
+from irstd.runtime.finished import load_plugin
+from irstd.runtime.kernels.cuda.bindings import Properties, find_binding
+from irstd.runtime.kernels.cuda.images import image_for
+from irstd.runtime.kernels.tensorrt.plugin_library import build_plugin
+
+_log = logging.getLogger(__name__)
+# Nodes of domain "irstd", by the folder of their kernels.
+_OPERATORS = {
+    "HaarGate": "haar_gate",
+    "MSDeformAttn": "ms_deform_attn",
+    "SpectralSplit": "spectral_split",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugins:
+    """Plugin libraries that are loaded.
+
+    Attributes:
+        members: The member of the finished bundle that will hold each operator's library.
+        libraries: The bytes of each such member.
+        lacking: Why there are none for a bundle that has a use for them; empty otherwise.
+    """
+
+    members: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    libraries: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    lacking: str = ""
+
+
+def compile_plugins(bundle: Bundle, properties: Properties, progress: Progress) -> Plugins:
+    """Compile and load what the bundle's plugin graph needs.
+
+    Where they cannot be compiled there are none, and the log says why: the graph in standard
+    operators computes the same.
+
+    Args:
+        bundle: To be finished.
+        properties: Of the GPU.
+        progress: Told of the stage.
+
+    Raises:
+        BundleCorrupt: The report names an operator that there is not.
+        DeviceError: A library that was compiled does not load.
+    """
+    ops = plugin_operators(bundle)
+    if not ops:
+        return Plugins()
+    progress.stage(f"compiling plugins: {', '.join(ops)}")
+    members, libraries = {}, {}
+    try:
+        driver_version = find_binding().driver_version()
+        for op in ops:
+            image = image_for(op, properties.architecture, driver_version)
+            kernels = cache_dir() / "kernels" / f"{op}-{sha256_hex(image.data)[:32]}.image"
+            if not kernels.is_file():
+                write_atomic(kernels, image.data)
+            path = build_plugin(op, kernels)
+            members[op] = f"kernels/{op}/{path.name}"
+            libraries[members[op]] = path.read_bytes()
+            load_plugin(op, path)
+    except (MissingDependency, BuildError) as error:
+        lacking = f"fused operators run as standard ones, in more time: {error}"
+        _log.warning("%s", lacking)
+        return Plugins(lacking=lacking)
+    return Plugins(members, libraries)
+
+
+def plugin_operators(bundle: Bundle) -> list[str]:
+    """Return the operators whose plugins the bundle's plugin graph needs, sorted.
+
+    Raises:
+        BundleCorrupt: The report names one that there is not.
+    """
+    if PLUGIN_GRAPH not in bundle.members:
+        return []
+    nodes = read_report(bundle).get("plugins", {})
+    names = list(nodes.values()) if isinstance(nodes, dict) else [nodes]
+    if unknown := [name for name in names if not isinstance(name, str) or name not in _OPERATORS]:
+        raise BundleCorrupt(
+            f"{bundle.path}: report.json names the plugin {str(unknown[0])[:40]!r}; this SDK has "
+            f"{', '.join(_OPERATORS)}"
+        )
+    return sorted({_OPERATORS[name] for name in names})
