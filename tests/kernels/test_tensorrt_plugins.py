@@ -9,12 +9,15 @@ import os
 import re
 import struct
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
+from irstd.compile.plugin_graph import plugin_graph
 from irstd.errors import BuildError, MissingDependency, UsageError
 from irstd.runtime.kernels.compiling import compile_with
 from irstd.runtime.kernels.haar_gate.reference import haar_gate
@@ -111,6 +114,76 @@ def run_plugin(image, tmp_path, host_driver, plugin_host):
         )
 
     return run
+
+
+# In a process of its own: the parser of TensorRT for RTX makes a plugin of a node, and aborts when
+# the network takes it, because that library runs none.
+PARSE = """
+import sys, tensorrt_rtx_bindings as trt
+class Logger(trt.ILogger):
+    def log(self, severity, message):
+        print(message, file=sys.stderr, flush=True)
+logger = Logger()
+builder = trt.Builder(logger)
+assert builder.get_plugin_registry().load_library(sys.argv[1])
+network = builder.create_network(0)
+parser = trt.OnnxParser(network, logger)
+parser.parse(sys.stdin.buffer.read())
+"""
+NODES = {
+    "haar_gate": ("HaarGate", {"x": (1, 4, 8, 8), "weight": (4, 2, 7, 7), "bias": (4,)}, {}),
+    "spectral_split": (
+        "SpectralSplit",
+        {
+            "x": (1, 4, 32, 32), "cutoff": (4,), "gate_weight": (2, 2, 7, 7), "gate_bias": (2,),
+            "gamma": (2, 4),
+        },
+        {},
+    ),
+    "ms_deform_attn": (
+        "MSDeformAttn",
+        {"value": (1, 20, 2, 8), "offsets": (1, 4, 2, 2, 4, 2), "logits": (1, 4, 2, 2, 4)},
+        {"level_hw": [4, 4, 2, 2], "query_hw": [2, 2]},
+    ),
+}  # fmt: skip
+
+
+def one_node_graph(op, **attributes):
+    """Return the plugin graph of one operator, whose inputs are the network's."""
+    name, shapes, own = NODES[op]
+    node = helper.make_node(name, list(shapes), ["y"], name, domain="irstd", **own | attributes)
+    inputs = [
+        helper.make_tensor_value_info(key, TensorProto.FLOAT, shape)
+        for key, shape in shapes.items()
+    ]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("irstd", 1)]
+    graph = helper.make_graph([node], op, inputs, [output])
+    return plugin_graph(helper.make_model(graph, opset_imports=opsets)).SerializeToString()
+
+
+@with_headers
+@each_operator
+def test_the_genuine_parser_makes_the_plugin_of_the_node(op, headers, image):
+    pytest.importorskip("tensorrt_rtx_bindings")
+    library = build_plugin(op, image, tensorrt_include=headers)
+
+    def said(**attributes):
+        done = subprocess.run(
+            [sys.executable, "-c", PARSE, str(library)],
+            input=one_node_graph(op, **attributes),
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        return (done.stdout + done.stderr).decode()
+
+    name = NODES[op][0]
+    assert f"Successfully created plugin: {name}" in said()
+    if op == "ms_deform_attn":
+        refused = said(level_hw=[4, 4, 2])
+        assert "level_hw is not H0, W0 to H3, W3" in refused
+        assert "Successfully created" not in refused
 
 
 def pack(inputs, attributes):
