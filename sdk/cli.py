@@ -121,7 +121,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     except KeyboardInterrupt:
         return _fail(parser.prog, "interrupted", "KeyboardInterrupt", INTERRUPTED, as_json)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except OSError as error:
         return _fail(parser.prog, explain(error), type(error).__name__, 1, as_json)
@@ -145,8 +145,16 @@ def _fail(prog: str, message: str, kind: str, exit_code: int, as_json: bool) -> 
     print(f"{prog}: {line}", file=sys.stderr)
     if as_json:
         error = {"type": kind, "message": line, "exit_code": exit_code}
-        print(json.dumps({"error": error}), flush=True)
+        try:
+            print(json.dumps({"error": error}), flush=True)
+        except OSError:  # a reader that left, a full disk: the line on standard error has it
+            _discard_output()
     return exit_code
+
+
+def _discard_output() -> None:
+    """Let what Python still holds for standard output go nowhere when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

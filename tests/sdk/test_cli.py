@@ -213,6 +213,25 @@ def test_a_reader_that_left():
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize("flag", ["--json", "--quiet"])
+@pytest.mark.parametrize("outcome", ["cli.Outcome({'a': 1}, 'text')", "open('')"])
+def test_a_full_disk_behind_standard_output(flag, outcome):
+    """One line says it, and no traceback, also where the error itself cannot be printed."""
+    code = (
+        "import sys; from irstd import cli\n"
+        "parser = cli.make_parser('irstd-x', '')\n"
+        f"cli.add_common_flags(parser, lambda _: {outcome})\n"
+        f"sys.exit(cli.run(parser, ['{flag}']))"
+    )
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    wanted = 0 if (flag, outcome[0]) == ("--quiet", "c") else 1
+    assert done.returncode == wanted
+    assert done.stderr.count(b"\n") == wanted
+
+
 def test_version_and_help(capsys):
     parser = cli.make_parser("irstd-x", "Do things.")
     with pytest.raises(SystemExit, match="0"):
