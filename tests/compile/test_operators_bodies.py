@@ -61,9 +61,14 @@ def test_spectral_split(shape, rng):
 
 
 def test_spectral_split_of_a_wide_map(rng):
-    """The phases k n / S are exact where k n no longer fits float32."""
+    """The phases k n / S are exact where k n no longer fits float32.
+
+    Written out it is the same body with its matrices folded, of 0.1 GB here: the small maps show
+    that folding is right.
+    """
     inputs = split_inputs(rng, (1, 1, 2, 6000))
-    assert_same("SpectralSplit", inputs, spectral_split(*inputs.values()))
+    wanted = spectral_split(*inputs.values())
+    assert_close(run(fused_graph("SpectralSplit", inputs, wanted.shape), inputs), wanted)
 
 
 @pytest.mark.parametrize("case", ATTENTION)
