@@ -110,7 +110,8 @@ def range_entropy(histogram: Histogram) -> Range:
     """Choose the clip with the least Kullback-Leibler divergence after quantization.
 
     The distribution clipped to the candidate range is compared with itself quantized to the
-    available levels (Migacz, "8-bit inference with TensorRT", GTC 2017).
+    available levels (Migacz, "8-bit inference with TensorRT", GTC 2017). Values as rare as targets
+    hardly count in it: it clips them.
     """
     return _best_range(histogram, _divergence)
 
