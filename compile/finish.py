@@ -38,10 +38,6 @@ from irstd.runtime.machine.identity import this_device
 
 SESSION = "tensorrt"
 AUTO = "auto"
-_FLAGS = {
-    PlanForm.VERSION_COMPATIBLE: "--version-compatible",
-    PlanForm.WEIGHT_STRIPPED: "--weight-stripped",
-}
 
 
 def finish_bundle(
@@ -214,10 +210,9 @@ def _check_form(bundle: Bundle, job: _Job) -> None:
     """Refuse a form of plan that the builder does not have."""
     if job.form is PlanForm.WHOLE:
         return
-    flag = _FLAGS[job.form]
     is_rtx = job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle))
     if is_rtx or job.builder == TORCH_TENSORRT:
-        raise UsageError(f"{flag} goes with --builder {SESSION}")
+        raise UsageError(f"{job.form.flag} goes with --builder {SESSION}")
 
 
 def _replaced(bundle: Bundle) -> set[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irstd.cli import Outcome, add_verb
+from irstd.engine_record import PlanForm
 from irstd.files import cache_dir, to_path
 
 if TYPE_CHECKING:
@@ -44,13 +45,15 @@ def add_finish(verbs: Any) -> None:
     )  # fmt: skip
     form = verb.add_mutually_exclusive_group()
     form.add_argument(
-        "--version-compatible", dest="form", action="store_const", const="version_compatible",
+        PlanForm.VERSION_COMPATIBLE.flag, dest="form", action="store_const",
+        const=PlanForm.VERSION_COMPATIBLE,
         help="later TensorRTs run the engine, too, as long as driver and GPU stay: an update of "
         "the package asks for no new engine. Larger by TensorRT's lean runtime, and may be slower; "
         "fused operators run as standard ones",
     )  # fmt: skip
     form.add_argument(
-        "--weight-stripped", dest="form", action="store_const", const="strip_weights",
+        PlanForm.WEIGHT_STRIPPED.flag, dest="form", action="store_const",
+        const=PlanForm.WEIGHT_STRIPPED,
         help="the engine holds no weights, and takes those of the graph beside it in BUNDLE "
         "whenever it is opened: BUNDLE is smaller by them. Slower to open, as fast to run; "
         "TensorRT 10 and later",
@@ -74,7 +77,6 @@ def _finish(options: argparse.Namespace) -> Outcome:
     from irstd.compile.finish import finish_bundle
     from irstd.compile.finish_proof import Proof
     from irstd.compile.progress import Progress
-    from irstd.engine_record import PlanForm
     from irstd.errors import UsageError
 
     if options.data is None and (options.budget or options.list):
@@ -91,7 +93,7 @@ def _finish(options: argparse.Namespace) -> Outcome:
         rebuild=options.rebuild,
         builder=options.builder,
         weights=options.weights,
-        form=PlanForm(options.form or PlanForm.WHOLE.value),
+        form=options.form or PlanForm.WHOLE,
         plugins=not options.no_plugins,
         cache=_cache(options),
         progress=Progress(quiet=options.quiet),

@@ -115,7 +115,7 @@ def check_device(bundle: Bundle, record: EngineRecord, here: EngineDevice) -> No
     if told := differences(record.key.device, here, record.key.form):
         raise BundleMismatch(
             f"{bundle.path}: its engine is another machine's: {'; '.join(told)}; it is not loaded: "
-            f"{_advice(bundle, here)} (rule: engine-device)"
+            f"{_advice(bundle, record, here)} (rule: engine-device)"
         )
 
 
@@ -167,11 +167,12 @@ def _no_plugin(op: str, path: Path, reason: str) -> str:
     )
 
 
-def _advice(bundle: Bundle, here: EngineDevice) -> str:
+def _advice(bundle: Bundle, record: EngineRecord, here: EngineDevice) -> str:
     """Return the command: built again on the same kind of device, or for another."""
     target = find_target(bundle.manifest.target)
     if target.compute_capability == divmod(here.architecture, 10):
-        return f"irstd-compile finish {bundle.path} --rebuild"
+        form = record.key.form.flag
+        return " ".join(filter(None, [f"irstd-compile finish {bundle.path} --rebuild", form]))
     fitting = [
         name for name, t in TARGETS.items()
         if t.compute_capability == divmod(here.architecture, 10)

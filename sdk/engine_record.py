@@ -35,6 +35,14 @@ class PlanForm(enum.Enum):
     WEIGHT_STRIPPED = "strip_weights"
     """No weights: they come from the graph whenever it is loaded."""
 
+    @property
+    def flag(self) -> str:
+        """What `irstd-compile finish` is asked with for it; empty for a whole one."""
+        return {
+            "version_compatible": "--version-compatible",
+            "strip_weights": "--weight-stripped",
+        }.get(self.value, "")
+
 
 @dataclasses.dataclass(frozen=True)
 class EngineDevice:

@@ -47,6 +47,18 @@ def ended(process):
     return process.returncode, json.loads(out) if out else None, err
 
 
+@pytest.mark.parametrize(("number", "origin"), [(1, "built"), (3, "cache")])
+def test_power_cut_while_an_engine_without_weights_is_kept(number, origin, start, portable):
+    path = portable()
+    before = path.read_bytes()
+    code, _, err = ended(start({"kill_at_sync": number}, path, "--weight-stripped"))
+    assert code == KILLED, err
+    assert path.read_bytes() == before
+    code, report, err = ended(start({}, path, "--weight-stripped"))
+    assert (code, report and report["origin"]) == (0, origin), err
+    assert "strip_weights=True" in report["engine"]["key"]["flags"]
+
+
 # Four files, in order: plan, timing cache, record, bundle; cut before and after it has its name.
 @pytest.mark.parametrize(
     ("when", "number", "origin"),

@@ -149,6 +149,7 @@ def test_engine_for_later_versions_stays_on_its_device(what, portable, finish, w
     with pytest.raises(BundleMismatch, match="another machine's") as raised:
         irstd.open_bundle(path)
     assert "10.99" not in str(raised.value)
+    assert f"irstd-compile finish {path} --rebuild {LATER} (rule" in str(raised.value)
 
 
 @pytest.mark.parametrize(
