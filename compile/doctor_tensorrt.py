@@ -1,10 +1,11 @@
 """The doctor's look at TensorRT: there, visible to this Python, and with what plugins need."""
 
+import contextlib
 import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from irstd.compile.findings import Finding, fine, to_do
@@ -23,6 +24,9 @@ try:
 except IrstdError as error:
     print("error", " ".join(str(error).split()))
 """
+_CUDA_OF_PIP = 13  # the package tensorrt takes tensorrt-cu13
+# JetPack comes with it; Ubuntu alone has packages of neither TensorRT nor its headers.
+_REPOSITORY = "add NVIDIA's CUDA repository for apt, then "
 _DISTRIBUTIONS = ("cuda-python", "cuda-bindings", "pycuda")
 
 
@@ -43,19 +47,21 @@ def examine_tensorrt(
         if (folder / "NvInferRuntime.h").is_file()
     ]  # fmt: skip
     return [
-        _bindings(root, run, packages, is_jetson=is_jetson),
+        _bindings(root, run, packages, cuda, is_jetson=is_jetson),
         _cuda_package(cuda),
         _toolkit(root, cuda, is_jetson=is_jetson),
         fine("tensorrt headers", f"in {headers[0]}, for plugins")
         if headers
         else to_do(
             "tensorrt headers", "not installed; needed to compile plugins of fused operators",
-            "sudo apt install libnvinfer-headers-dev",
+            f"{'' if is_jetson else _REPOSITORY}sudo apt install libnvinfer-headers-dev",
         ),
     ]  # fmt: skip
 
 
-def _bindings(root: Path, run: Ask, packages: Mapping[str, str], *, is_jetson: bool) -> Finding:
+def _bindings(
+    root: Path, run: Ask, packages: Mapping[str, str], cuda: str | None, *, is_jetson: bool
+) -> Finding:
     name = "tensorrt"
     library = next((packages[p] for p in packages if re.fullmatch(r"libnvinfer\d+", p)), None)
     answer = run([sys.executable, "-c", _IMPORT, json.dumps(sys.path)], timeout_s=_TIMEOUT_S)
@@ -67,9 +73,16 @@ def _bindings(root: Path, run: Ask, packages: Mapping[str, str], *, is_jetson: b
                 name, f"{version} for Python, but JetPack's library is {library}: pip's package "
                 "hides the board's", "pip uninstall tensorrt tensorrt-cu12 tensorrt-cu13",
             )  # fmt: skip
+        if not is_jetson and _is_older(cuda) and _versions(["tensorrt-cu13-bindings"]):
+            return to_do(
+                name, f"{version} for CUDA 13, but the driver is of CUDA {cuda}",
+                "pip uninstall tensorrt tensorrt-cu13, then pip install --force-reinstall "
+                "tensorrt-cu12; or a driver of CUDA 13",
+            )  # fmt: skip
         return fine(name, f"{version}, visible to this Python")
     if not is_jetson:
-        return to_do(name, _reason(answer), "pip install tensorrt")
+        package = "tensorrt-cu12" if _is_older(cuda) else "tensorrt"
+        return to_do(name, _reason(answer), f"pip install {package}")
     return _on_jetson(root, answer, library, packages)
 
 
@@ -114,14 +127,23 @@ def _reason(answer: Answer) -> str:
     return said[1] if said else answer.problem or "importing TensorRT says nothing"
 
 
+def _is_older(cuda: str | None) -> bool:
+    """Whether a driver is too old for what `pip install tensorrt` brings."""
+    return cuda is not None and int(cuda.partition(".")[0]) < _CUDA_OF_PIP
+
+
+def _versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed in this Python."""
+    versions = {}
+    for distribution in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[distribution] = importlib.metadata.version(distribution)
+    return versions
+
+
 def _cuda_package(cuda: str | None) -> Finding:
     name = "cuda for python"
-    versions = {}
-    for distribution in _DISTRIBUTIONS:
-        try:
-            versions[distribution] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions = _versions(_DISTRIBUTIONS)
     major = (cuda or "").partition(".")[0]
     fix = f'pip install "cuda-python=={major}.*"' if major else "pip install cuda-python"
     if not versions:
@@ -143,5 +165,6 @@ def _toolkit(root: Path, cuda: str | None, *, is_jetson: bool) -> Finding:
     if version:
         return fine(name, f"{version}, for plugins")
     release = "-".join((cuda or "").split(".")[:2]) if is_jetson else ""
-    fix = f"sudo apt install cuda-toolkit-{release}" if release else "sudo apt install cuda-toolkit"
+    package = f"cuda-toolkit-{release}" if release else "cuda-toolkit"
+    fix = f"{'' if is_jetson else _REPOSITORY}sudo apt install {package}"
     return to_do(name, "not installed; needed to compile plugins of fused operators", fix)

@@ -250,6 +250,25 @@ def test_card(look):
     assert "3105 MHz, 38 C" in found["gpu clocks"].found
 
 
+def test_card_with_a_driver_of_cuda_12(look, versions):
+    """What `pip install tensorrt` brings is for CUDA 13, and imports all the same."""
+    card = Answer(CARD.replace("580.95.05", "550.144.03"))
+    found = look(DRIVER, {"nvidia-smi": card})["tensorrt"]
+    assert found.fix == "pip install tensorrt-cu12"
+    answers = {"nvidia-smi": card, sys.executable: ANSWERS[sys.executable]}
+    assert look(DRIVER, answers)["tensorrt"].ok
+    versions["tensorrt-cu13-bindings"] = "10.3.0"
+    found = look(DRIVER, answers)["tensorrt"]
+    assert (found.ok, "for CUDA 13, but the driver is of CUDA 12" in found.found) == (False, True)
+    assert look(DRIVER, answers | {"nvidia-smi": Answer(CARD)})["tensorrt"].ok
+
+
+def test_packages_that_ubuntu_alone_does_not_have(look):
+    found = look(DRIVER, {"nvidia-smi": Answer(CARD)})
+    for name in ("cuda toolkit", "tensorrt headers"):
+        assert found[name].fix.startswith("add NVIDIA's CUDA repository for apt, then sudo apt ")
+
+
 def test_two_cards_and_one_that_is_too_old(look):
     old = CARD.splitlines()[1].replace("RTX 4090", "GTX 1080").replace("8.9", "6.1")
     found = look(DRIVER, {"nvidia-smi": Answer(f"{CARD}{old}\n")})
