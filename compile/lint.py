@@ -68,6 +68,20 @@ class _Graph:
             self.made_by(name, _DEQUANTIZE) for name in node.input[:2]
         )
 
+    def is_fusible(self, name: str, *, behind_pair: bool = False) -> bool:
+        """Whether only one node reads a value, and a convolution on codes makes it.
+
+        Args:
+            name: Of the value.
+            behind_pair: Look at what was quantized and dequantized to it, for that node alone.
+        """
+        for kind in (_DEQUANTIZE, _QUANTIZE) if behind_pair else ():
+            if not self.made_by(name, kind) or len(self.readers[name]) > 1:
+                return False
+            name = self.makers[name].input[0]
+        alone = len(self.readers.get(name, ())) == 1
+        return alone and name in self.makers and self.is_integer(self.makers[name])
+
 
 _Found = Iterator[tuple[NodeProto, str]]
 
@@ -177,17 +191,20 @@ def _computes_on_codes(graph: _Graph, node: NodeProto) -> bool:
     )
 
 
-def _one_sided_sum(graph: _Graph) -> _Found:
-    """The sum of an INT8 convolution and a shortcut, of which one side only is codes."""
+def _residual_sum(graph: _Graph) -> _Found:
+    """The sum of an INT8 convolution and a shortcut: one kernel, if the shortcut alone is codes."""
     for node in graph.of("Add"):
         if not _is_read_as_codes(graph, node) or any(
             name in graph.constants for name in node.input
         ):
             continue
-        sides = [graph.made_by(name, _DEQUANTIZE) for name in node.input]
-        makers = [graph.makers[name] for name in node.input if name in graph.makers]
-        if sides.count(True) == 1 and any(graph.is_integer(maker) for maker in makers):
-            yield node, "one side of this residual sum is codes and the other float: a reformat"
+        dequantized = [graph.made_by(name, _DEQUANTIZE) for name in node.input]
+        if not any(dequantized) and any(map(graph.is_fusible, node.input)):
+            yield node, "its shortcut is float, so its convolution writes floats to be quantized"
+        if all(dequantized) and any(
+            graph.is_fusible(name, behind_pair=True) for name in node.input
+        ):
+            yield node, "Q and DQ between its convolution and this sum keep the two apart"
 
 
 def _is_read_as_codes(graph: _Graph, node: NodeProto) -> bool:
@@ -233,7 +250,7 @@ RULES: dict[str, Callable[[_Graph], _Found]] = {
     "both-operands": _both_operands,
     "transposed-float": _transposed,
     "no-lonely-pair": _lonely_pair,
-    "two-sided-sum": _one_sided_sum,
+    "residual-sum": _residual_sum,
     "coordinates-float32": _half_coordinates,
     "sums-float32": _half_sums,
     "float16-range": _half_range,

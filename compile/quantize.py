@@ -2,13 +2,15 @@
 
 Two forms come from one scale table. `cpu` has unsigned activations, which CPU engines compute
 fastest, and only convolutions read them: residual sums and gates stay in float. `nvidia` is
-symmetric and signed, with both sides of residual additions quantized where the sum is, which is
-what TensorRT reads without reformatting; transposed convolutions stay in float, because TensorRT
-for RTX computes them so whatever the graph asks. Weights are symmetric, one scale an output
-channel; biases stay float. compile/lint.py holds any graph against these rules.
+symmetric and signed; of a residual addition the shortcut is quantized and the convolution is not,
+so that TensorRT fuses the two; transposed convolutions stay in float, because TensorRT for RTX
+computes them so whatever the graph asks, and so do convolutions of very few channels. Weights are
+symmetric, one scale an output channel; biases stay float. Why: docs/adr/0012-nvidia-form.md.
+compile/lint.py holds any graph against these rules.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -44,10 +46,11 @@ class Int8Form:
         highest: Highest quantized value.
         dtype: Of the quantized tensor.
         symmetric: Whether the zero point is 0.
-        residual_additions: Whether both inputs of a residual Add are quantized, and whatever else
+        residual_additions: Whether the shortcut of a residual Add is quantized, and whatever else
             reads a quantized activation reads it as such.
         transposed: Whether transposed convolutions compute in INT8.
         pools: Whether a max-pool before a convolution runs on codes.
+        fewest_inputs: Channels that a convolution reads, at least, to compute in INT8.
         weight_levels: Highest quantized weight.
     """
 
@@ -58,6 +61,7 @@ class Int8Form:
     residual_additions: bool
     transposed: bool
     pools: bool
+    fewest_inputs: int
     weight_levels: int
 
 
@@ -68,11 +72,15 @@ FORMS: dict[str, Int8Form] = {
     # of fewer than 32 channels one by one, in more time than floats (measured: OpenVINO on AVX2).
     "cpu": Int8Form(
         0, 255, np.uint8,
-        symmetric=False, residual_additions=False, transposed=True, pools=False, weight_levels=63,
+        symmetric=False, residual_additions=False, transposed=True, pools=False, fewest_inputs=1,
+        weight_levels=63,
     ),
+    # INT8 tensor cores multiply 16 channels at once and read them in vectors of as many bytes:
+    # fewer are padded, and are as many bytes as in float16, whose vectors are of 8 channels.
     "nvidia": Int8Form(
         -127, 127, np.int8,
-        symmetric=True, residual_additions=True, transposed=False, pools=True, weight_levels=127,
+        symmetric=True, residual_additions=True, transposed=False, pools=True, fewest_inputs=16,
+        weight_levels=127,
     ),
 }  # fmt: skip
 # What an Add passes its codes on through: they keep its scale, or are fused with it.
@@ -110,13 +118,14 @@ def plan_int8(
 
     Returns:
         The plan: every convolution but those; but those on pooled vectors, which cost nothing and
-        feed gates; and but the last one, whose rounding goes straight into the logits, with those
-        before it that make too few channels to gain anything.
+        feed gates; but those that read fewer channels than the form asks for; and but the last one,
+        whose rounding goes straight into the logits, with those before it that make too few
+        channels to gain anything.
     """
     shapes = value_shapes(model)
     head = _head(model, shapes)
     image = model.graph.input[0].name
-    levels = grey_levels_per_code(spec, form)
+    levels, fewest = grey_levels_per_code(spec, form), FORMS[form].fewest_inputs
     quantized, kept = [], {}
     for node in _convolutions(model):
         spatial = shapes.get(node.output[0], ())[2:]
@@ -133,6 +142,9 @@ def plan_int8(
                 f"reads the image, {spec.bit_depth} bit: one of 256 codes would span "
                 f"{levels:.3g} grey levels"
             )
+        elif (channels := shapes[node.input[0]][1]) is not None and channels < fewest:
+            what = f"{channels} channel{'s' if channels > 1 else ''}"
+            kept[node.name] = f"reads {what}: INT8 would pad them to {fewest}, no gain"
         else:
             quantized.append(node.name)
     return QuantizationPlan(form, tuple(quantized), kept, untouched)
@@ -291,14 +303,14 @@ def _quantized_activations(model: onnx.ModelProto, plan: QuantizationPlan) -> di
     The output of a max-pool takes that of the pool's input. Where the form pools codes, the input
     is quantized too, and the maximum of codes is exactly the code of the maximum.
     """
-    residual = _residual_additions(model, plan)
+    shortcuts = _shortcuts(model, plan)
     producers = {name: node for node in model.graph.node for name in node.output}
     names: list[str] = []
     for node in model.graph.node:
         if node.name in plan.int8_nodes:
             names.append(node.input[0])
-        elif node.name in residual:
-            names += node.input
+        elif node.name in shortcuts:
+            names.append(shortcuts[node.name])
     groups: dict[str, str] = {}
     for name in names:
         chain = [name]
@@ -309,18 +321,22 @@ def _quantized_activations(model: onnx.ModelProto, plan: QuantizationPlan) -> di
     return groups
 
 
-def _residual_additions(model: onnx.ModelProto, plan: QuantizationPlan) -> set[str]:
-    """Return the additions that compute on codes: of an INT8 convolution and something else.
+def _shortcuts(model: onnx.ModelProto, plan: QuantizationPlan) -> dict[str, str]:
+    """Map each residual addition that has to read codes to its input that becomes codes.
 
-    Their sum has to be read as codes, too. Elsewhere a pair of Q and DQ at an addition would only
-    round what is float before and after it, such as the maps that a gate has multiplied.
+    The other input is of an INT8 convolution that nothing else reads. It stays as it is: an engine
+    adds the shortcut to the convolution's sums and writes codes at once, where Q and DQ in between
+    would force the two apart and round a signed value that is wider than the sum. Nothing is
+    quantized where the sum is not read as codes, too: a pair of Q and DQ would only round what is
+    float before and after it, such as the maps that a gate has multiplied.
     """
     if not FORMS[plan.form].residual_additions:
-        return set()
+        return {}
     fixed = {constant.name for constant in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
+    fusing = {node.output[0] for node in model.graph.node if node.name in plan.int8_nodes}
+    reads = Counter(name for node in model.graph.node for name in node.input)
     read_as_codes: set[str] = set()
-    residual: set[str] = set()
+    found: dict[str, str] = {}
     for node in reversed(model.graph.node):
         if node.name in plan.int8_nodes:
             read_as_codes.add(node.input[0])
@@ -328,12 +344,14 @@ def _residual_additions(model: onnx.ModelProto, plan: QuantizationPlan) -> set[s
             continue
         elif node.op_type in _PASSING:
             read_as_codes.add(node.input[0])
-        elif node.op_type == "Add" and _reads_codes(node, plan):
-            makers = [producers[name].name for name in node.input if name in producers]
-            if fixed.isdisjoint(node.input) and not set(makers).isdisjoint(plan.int8_nodes):
-                residual.add(node.name)
-                read_as_codes.update(node.input)
-    return residual
+        elif node.op_type == "Add" and _reads_codes(node, plan) and fixed.isdisjoint(node.input):
+            # Of two convolutions the first: the other is what stands in for an identity.
+            for name, shortcut in (node.input, node.input[::-1]):
+                if name in fusing and reads[name] == 1:
+                    found[node.name] = shortcut
+                    read_as_codes.add(shortcut)
+                    break
+    return found
 
 
 def _activation_pair(

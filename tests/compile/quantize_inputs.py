@@ -1,7 +1,10 @@
 """What the tests of INT8 graphs share: an input, frames and the tiny network, ready to quantize."""
 
+import dataclasses
+
 import numpy as np
 
+from irstd.compile import quantize
 from irstd.compile.opset import to_opset19
 from irstd.compile.prepare import Prepared
 from irstd.compile.rewrites import rewrite
@@ -29,3 +32,10 @@ def prepare_tiny(model):
     offset = -80 / 40 * affine.scale[0] + affine.offset[0]
     spec = make_spec(scale=(affine.scale[0] / 40,), offset=(offset,))
     return Prepared(to_opset19(model), spec, had_sigmoid=False)
+
+
+def take_one_channel_for_many(monkeypatch):
+    """Let maps of one channel stand for wider ones."""
+    monkeypatch.setattr(quantize, "FEWEST_CHANNELS", 1)
+    form = dataclasses.replace(quantize.FORMS["nvidia"], fewest_inputs=1)
+    monkeypatch.setitem(quantize.FORMS, "nvidia", form)

@@ -49,12 +49,7 @@ def cast(source, result, kind=TensorProto.FLOAT16):
 
 W = weight(axis=0)
 SUM = [W, *pair("image", "x"), convolution("x", "c"), *pair("c", "d"), convolution("d", "e")]
-SUM_END = [
-    node("Add", ["f", "d"], ["g"], "add"),
-    *pair("g", "h"),
-    convolution("h", "i"),
-    head("i"),
-]
+SUM_END = [*pair("g", "h"), convolution("h", "i"), head("i")]
 # By rule: what violates it, where, and the same mended.
 CASES = {
     "signed-codes": (
@@ -98,11 +93,10 @@ CASES = {
          node("Resize", ["c", "", "scales"], ["t"], "other", mode="linear"),
          node("Add", ["r", "t"], ["u"], "add"), head("u")],
     ),
-    "two-sided-sum": (
-        [*SUM, node("Identity", ["e"], ["unused"], "unused"),
-         node("Add", ["e", "d"], ["g"], "add"), *SUM_END[1:]],
+    "residual-sum": (
+        [*SUM, *pair("e", "f"), node("Add", ["f", "d"], ["g"], "add"), *SUM_END],
         ["add"],
-        [*SUM, *pair("e", "f"), *SUM_END],
+        [*SUM, node("Add", ["e", "d"], ["g"], "add"), *SUM_END],
     ),
     "coordinates-float32": (
         [cast("image", "x"), cast("grid", "y"), node("GridSample", ["x", "y"], ["g"], "sample"),
@@ -164,6 +158,28 @@ def test_codes_that_are_pooled_and_concatenated_are_no_islands(findings):
     assert not findings([
         W, *pair("image", "x"), node("MaxPool", ["x"], ["p"], "pool", **pool), *pair("p", "q"),
         convolution("q", "c"), head("c"),
+    ])  # fmt: skip
+
+
+def test_a_float_shortcut_is_found(findings):
+    found = findings([*SUM, node("Add", ["e", "c"], ["g"], "add"), *SUM_END])
+    assert [(finding.rule, finding.node) for finding in found] == [("residual-sum", "add")]
+    assert "shortcut is float" in found[0].reason
+
+
+def test_of_two_convolutions_one_becomes_codes(findings):
+    both = [*SUM, convolution("d", "o"), *pair("o", "p")]
+    assert not findings([*both, node("Add", ["e", "p"], ["g"], "add"), *SUM_END])
+    found = findings([
+        *both, *pair("e", "f"), node("Add", ["f", "p"], ["g"], "add"), *SUM_END,
+    ])  # fmt: skip
+    assert [(finding.rule, finding.node) for finding in found] == [("residual-sum", "add")]
+
+
+def test_a_convolution_that_others_read_too_cannot_fuse(findings):
+    assert not findings([
+        *SUM, *pair("e", "f"), convolution("f", "o"), node("Add", ["f", "d"], ["g"], "add"),
+        *pair("g", "h"), convolution("h", "i"), node("Add", ["i", "o"], ["n"], "last"), head("n"),
     ])  # fmt: skip
 
 

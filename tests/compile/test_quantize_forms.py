@@ -8,7 +8,12 @@ from irstd.calibration.scales import ScaleTable, TensorRange
 from irstd.compile.lower import calibrate_graph
 from irstd.compile.onnx_graph import constants, producers
 from irstd.compile.quantize import FORMS, plan_int8, quantize, tensors_to_calibrate
-from tests.compile.quantize_inputs import make_spec, prepare_tiny, three_frames
+from tests.compile.quantize_inputs import (
+    make_spec,
+    prepare_tiny,
+    take_one_channel_for_many,
+    three_frames,
+)
 
 node = helper.make_node
 
@@ -44,8 +49,7 @@ def residual_graph(make_small, tail):
 
 @pytest.fixture
 def one_channel_is_many(monkeypatch):
-    """Let maps of one channel stand for wider ones."""
-    monkeypatch.setattr("irstd.compile.quantize.FEWEST_CHANNELS", 1)
+    take_one_channel_for_many(monkeypatch)
 
 
 READ_BY_CONVOLUTION = [
@@ -64,7 +68,8 @@ READ_BY_GATE = [
     ("form", "tail", "wanted"),
     [
         ("cpu", READ_BY_CONVOLUTION, ["Conv", "Conv"]),
-        ("nvidia", READ_BY_CONVOLUTION, ["DequantizeLinear", "DequantizeLinear"]),
+        # The shortcut becomes codes; the convolution, which the sum is fused with, does not.
+        ("nvidia", READ_BY_CONVOLUTION, ["Conv", "DequantizeLinear"]),
         # Nothing computes on the sum's codes: only what is quantized anyway is read so.
         ("nvidia", READ_BY_GATE, ["Conv", "DequantizeLinear"]),
     ],
@@ -77,6 +82,71 @@ def test_residual_addition(form, tail, wanted, make_small):
     graph = quantize(model, ScaleTable("minmax", 1, ranges), plan, make_spec(size=9))
     made_by = producers(graph)
     assert [made_by[name].op_type for name in of_type(graph, "Add")[0].input] == wanted
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.usefixtures("one_channel_is_many")
+def test_of_a_sum_of_two_convolutions_the_second_becomes_codes(swapped, make_small):
+    """As in a block that changes the number of channels: its shortcut is a convolution, too."""
+    weight = np.ones((1, 1, 3, 3), np.float32)
+    model = make_small(
+        [
+            node("Conv", ["image", "w"], ["a"], "conv1", pads=[1] * 4),
+            node("Conv", ["a", "w"], ["b"], "conv2", pads=[1] * 4),
+            node("Conv", ["a", "w"], ["c"], "project", pads=[1] * 4),
+            node("Add", ["c", "b"] if swapped else ["b", "c"], ["s"], "add"),
+            *READ_BY_CONVOLUTION,
+        ],
+        {"w": weight},
+        opset=19,
+    )
+    wanted = "b" if swapped else "c"
+    plan = plan_int8(model, "nvidia", make_spec(size=9))
+    assert tensors_to_calibrate(model, plan) == ["a", wanted, "t"]
+
+
+@pytest.mark.usefixtures("one_channel_is_many")
+def test_a_convolution_that_others_read_too_does_not_fuse(make_small):
+    """Then nothing is gained, and only what is quantized anyway is read as codes."""
+    weight = np.ones((1, 1, 3, 3), np.float32)
+    model = make_small(
+        [
+            node("Relu", ["image"], ["a"], "relu1"),
+            node("Conv", ["a", "w"], ["b"], "conv1", pads=[1] * 4),
+            node("Sigmoid", ["b"], ["g"], "sigmoid"),
+            node("Mul", ["a", "g"], ["c"], "gate"),
+            node("Add", ["b", "c"], ["s"], "add"),
+            *READ_BY_CONVOLUTION,
+        ],
+        {"w": weight},
+        opset=19,
+    )
+    plan = plan_int8(model, "nvidia", make_spec(size=9))
+    assert tensors_to_calibrate(model, plan) == ["a", "t"]
+
+
+@pytest.mark.parametrize(("channels", "form", "is_int8"), [
+    (15, "nvidia", False), (16, "nvidia", True), (15, "cpu", True),
+])  # fmt: skip
+def test_convolutions_that_read_few_channels_stay_float_for_nvidia(
+    channels, form, is_int8, make_small
+):
+    shapes = ((channels, 1, 3, 3), (4, channels, 3, 3), (1, 4, 1, 1))
+    model = make_small(
+        [
+            node("Conv", ["image", "w0"], ["a"], "first", pads=[1] * 4),
+            node("Conv", ["a", "w1"], ["b"], "middle", pads=[1] * 4),
+            node("Conv", ["b", "w2"], ["logits"], "head"),
+        ],
+        {f"w{index}": np.ones(shape, np.float32) for index, shape in enumerate(shapes)},
+    )
+    plan = plan_int8(model, form, make_spec(size=9))
+    assert ("middle" in plan.int8_nodes) == is_int8
+    assert ("first" in plan.int8_nodes) == (form == "cpu")
+    if form == "nvidia":
+        assert "reads 1 channel:" in plan.float_nodes["first"]
+    if not is_int8:
+        assert "reads 15 channels: INT8 would pad them to 16" in plan.float_nodes["middle"]
 
 
 @pytest.mark.usefixtures("one_channel_is_many")

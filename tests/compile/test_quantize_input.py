@@ -22,7 +22,7 @@ from irstd.compile.quantize import (
 )
 from irstd.compile.rewrites import rewrite
 from irstd.runtime.preprocess import Preprocessor
-from tests.compile.quantize_inputs import make_spec
+from tests.compile.quantize_inputs import make_spec, take_one_channel_for_many
 
 node = helper.make_node
 
@@ -111,7 +111,10 @@ def test_finest_of_three_channels_counts():
 
 @pytest.mark.parametrize("form", list(FORMS))
 @pytest.mark.parametrize(("bit_depth", "keeps_float"), [(8, False), (14, True), (16, True)])
-def test_deep_frames_keep_the_first_convolution_float(form, bit_depth, keeps_float, make_tiny):
+def test_deep_frames_keep_the_first_convolution_float(
+    form, bit_depth, keeps_float, make_tiny, monkeypatch
+):
+    take_one_channel_for_many(monkeypatch)
     model, _ = rewrite(make_tiny(), 32, 32)
     factor = ((1 << bit_depth) - 1) / 255
     spec = make_spec((80 * factor,), (40 * factor,), bit_depth=bit_depth)
