@@ -50,7 +50,7 @@ class Context:
         return True
 
 class Engine:
-    num_io_tensors = 2
+    num_io_tensors, refittable = 2, False
     def get_tensor_name(self, index):
         return ("image", "mask")[index]
     def get_tensor_mode(self, name):
