@@ -5,7 +5,7 @@ fastest, and only convolutions read them: residual sums and gates stay in float.
 symmetric and signed; of a residual addition the shortcut is quantized and the convolution is not,
 so that TensorRT fuses the two; transposed convolutions stay in float, because TensorRT for RTX
 computes them so whatever the graph asks, and so do convolutions of very few channels. Weights are
-symmetric, one scale an output channel; biases stay float. Why: docs/adr/0012-nvidia-form.md.
+symmetric, one scale an output channel; biases stay float. Why: docs/adr/0013-int8-for-nvidia.md.
 compile/lint.py holds any graph against these rules.
 """
 
@@ -75,8 +75,8 @@ FORMS: dict[str, Int8Form] = {
         symmetric=False, residual_additions=False, transposed=True, pools=False, fewest_inputs=1,
         weight_levels=63,
     ),
-    # INT8 tensor cores multiply 16 channels at once and read them in vectors of as many bytes:
-    # fewer are padded, and are as many bytes as in float16, whose vectors are of 8 channels.
+    # INT8 tensor cores sum 16 or 32 channels at once and read vectors of 32: fewer are padded, and
+    # take no fewer bytes than in float16, whose vectors are of 8.
     "nvidia": Int8Form(
         -127, 127, np.int8,
         symmetric=True, residual_additions=True, transposed=False, pools=True, fewest_inputs=16,
