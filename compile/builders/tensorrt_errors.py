@@ -99,7 +99,17 @@ def build_failure(
 def environment_failure(version: Version) -> IrstdError | None:
     """Return what the log says is wrong with this machine; None if it names nothing of the kind."""
     said = "\n".join(LOG.lines)
-    if library := _NO_LIBRARY.search(said):
+    library = _NO_LIBRARY.search(said)
+    if library and "nvinfer_lean" in library[1]:
+        return MissingDependency(
+            LOG.explain(
+                f"TensorRT {version} does not find {library[1]}, the lean runtime that goes into a "
+                f"plan for later versions: sudo apt install libnvinfer-lean{version.major}, or pip "
+                "install tensorrt-lean of the same version and its folder in LD_LIBRARY_PATH; or "
+                "finish without --version-compatible"
+            )
+        )
+    if library:
         return MissingDependency(
             LOG.explain(
                 f"TensorRT {version} does not find {library[1]}: its packages are of different "

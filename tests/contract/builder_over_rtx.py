@@ -57,7 +57,11 @@ def stop(phase: str, done: int, steps: int) -> None:
 
 def build(trt: ModuleType, case: str) -> dict[str, Any]:
     told: list[Any] = []
-    settings = tensorrt.PlanSettings(memory_bytes=8 << 30, dla_core=0 if case == "dla" else None)
+    settings = tensorrt.PlanSettings(
+        memory_bytes=8 << 30,
+        dla_core=0 if case == "dla" else None,
+        version_compatible=case == "later",
+    )
     if case != "inspected":
         tensorrt.inspect_plan = lambda plan, **_: ()
     try:

@@ -45,6 +45,13 @@ def test_a_damaged_timing_cache_does_no_harm(build):
     assert build("cache")["bytes"] > 1000
 
 
+def test_a_plan_for_later_versions_wants_the_lean_runtime_and_says_so(build):
+    refused = build("later")
+    assert refused["error"] == "MissingDependency"
+    assert "does not find libnvinfer_lean.so.1, the lean runtime" in refused["message"]
+    assert "finish without --version-compatible" in refused["message"]
+
+
 def test_a_build_is_stopped_between_steps(build):
     assert build("stopped") == {"error": "ZeroDivisionError", "message": "Building engine"}
 
