@@ -95,3 +95,9 @@ def test_the_runtime_loads_nothing_of_them(run_python):
 def test_threads_are_checked_before_anything_is_loaded(absent):
     with pytest.raises(UsageError, match="from 1 to 1024"):
         open_session("tensorrt", b"plan", threads=0)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime", "tensorrt_rtx", "fake"])
+def test_weights_are_for_plans_of_tensorrt(name):
+    with pytest.raises(UsageError, match=f"weights for a session of {name}: wanted tensorrt"):
+        open_session(name, b"graph", weights=b"graph")

@@ -67,9 +67,11 @@ def test_each_form_is_an_engine_of_its_own(form, portable, finish, world, tmp_pa
 
 
 def test_data_is_scored_on_the_engine_without_weights(portable, finish, make_data):
-    code, report, err = finish(portable("fp16"), STRIPPED, "--data", make_data())
-    assert code == 0, err
-    assert report["verdict"]["accuracy"]["fp32"]["targets"] > 0
+    path, data = portable("fp16"), make_data()
+    for origin in ("built", "bundle"):
+        code, report, err = finish(path, STRIPPED, "--data", data)
+        assert (code, report["origin"]) == (0, origin), err
+        assert report["verdict"]["accuracy"]["fp32"]["targets"] > 0
 
 
 @pytest.mark.parametrize(
