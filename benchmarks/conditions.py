@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from irstd.benchmarks.validity import Clocks, spread
+from irstd.files import read_system
 
 SAMPLE_PERIOD_S = 1.0
 _OTHERS_WARN_CORES = 0.25
@@ -183,7 +184,7 @@ def compare_snapshots(
     highest = _read_number(policy / "scaling_max_freq")
     return Conditions(
         seconds=seconds,
-        governor=_read_text(policy / "scaling_governor"),
+        governor=read_system(policy / "scaling_governor") or None,
         clocks_locked=None if lowest is None or highest is None else lowest == highest,
         frequency_mhz_min=min(map(min, cores), default=None),
         frequency_mhz_max=max(map(max, cores), default=None),
@@ -223,7 +224,7 @@ def read_frequencies_mhz(root: Path = Path("/")) -> list[float]:
 
 
 def _read_cpu_times(path: Path) -> tuple[float | None, float | None]:
-    first_line = (_read_text(path) or "").split("\n")[0]
+    first_line = read_system(path).split("\n")[0]
     fields = _numbers(first_line.removeprefix("cpu "))
     if len(fields) <= _STEAL_FIELD:
         return None, None
@@ -235,7 +236,7 @@ def _read_cpu_times(path: Path) -> tuple[float | None, float | None]:
 def _read_waits(folder: Path) -> dict[str, float]:
     waits: dict[str, float] = {}
     for path in folder.glob("*/schedstat"):
-        fields = _numbers(_read_text(path))
+        fields = _numbers(read_system(path))
         if len(fields) >= 2:  # time on a processor, time ready but waiting, both in ns
             waits[path.parent.name] = fields[1] / 1e9
     return waits
@@ -254,26 +255,19 @@ def _read_temperature(root: Path) -> float | None:
 
 
 def _read_rss_mb(path: Path) -> float | None:
-    fields = _numbers(_read_text(path))
+    fields = _numbers(read_system(path))
     return fields[1] * os.sysconf("SC_PAGESIZE") / 1e6 if len(fields) > 1 else None
 
 
-def _read_text(path: Path) -> str | None:
-    try:
-        return path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):  # absent, or a sensor that is off
-        return None
-
-
 def _read_number(path: Path) -> float | None:
-    fields = _numbers(_read_text(path))
+    fields = _numbers(read_system(path))
     return fields[0] if fields else None
 
 
-def _numbers(text: str | None) -> list[float]:
+def _numbers(text: str) -> list[float]:
     """Return the numbers of a line; none if anything in it is not one."""
     try:
-        return [float(field) for field in (text or "").split()]
+        return [float(field) for field in text.split()]
     except ValueError:
         return []
 

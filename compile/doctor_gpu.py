@@ -5,6 +5,7 @@ from pathlib import Path
 from irstd.compile.doctor_jetson import examine_jetson
 from irstd.compile.doctor_rtx import examine_cards
 from irstd.compile.findings import Finding, fine
+from irstd.files import read_system
 from irstd.runtime.machine.identity import read_board
 from irstd.runtime.machine.tools import Ask, ask
 
@@ -30,10 +31,7 @@ def has_card(root: Path) -> bool:
     if (root / "proc/driver/nvidia").is_dir():
         return True
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):
-        try:
-            vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
-        except (OSError, ValueError):
-            continue
+        vendor, kind = (read_system(device / name) for name in ("vendor", "class"))
         if vendor == _NVIDIA and kind.startswith(_DISPLAY):
             return True
     return False

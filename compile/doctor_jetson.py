@@ -6,6 +6,7 @@ from pathlib import Path
 
 from irstd.compile.doctor_tensorrt import examine_tensorrt
 from irstd.compile.findings import Finding, fine, to_do
+from irstd.files import read_system
 from irstd.jetpack import jetpack_of
 from irstd.runtime.machine.identity import read_l4t
 from irstd.runtime.machine.jetson_clocks import Clocks, parse_jetson_clocks, read_clocks
@@ -82,7 +83,7 @@ def _power_mode(root: Path, run: Ask) -> Finding:
         if not answer.installed:
             return to_do(name, "nvpmodel is not installed", "sudo apt install nvidia-l4t-nvpmodel")
         return to_do(name, answer.problem or "nvpmodel -q names no mode", "sudo nvpmodel -q")
-    best = _fastest(parse_power_modes(_text(root / "etc/nvpmodel.conf")))
+    best = _fastest(parse_power_modes(read_system(root / "etc/nvpmodel.conf")))
     if mode.is_unlimited or (best is not None and best.name == mode.name):
         return fine(name, f"{mode.name}, the fastest")
     number = "" if best is None else best.number
@@ -140,7 +141,7 @@ def _memory(sizes_gb: dict[str, float]) -> Finding:
 
 def _swap(root: Path, sizes_gb: dict[str, float]) -> Finding:
     name = "swap"
-    rows = [line.split() for line in _text(root / "proc/swaps").splitlines()[1:]]
+    rows = [line.split() for line in read_system(root / "proc/swaps").splitlines()[1:]]
     real = [row[0] for row in rows if len(row) >= 3 and "zram" not in row[0]]
     total = sizes_gb.get("SwapTotal", 0.0)
     if real or sizes_gb.get("MemTotal", 0.0) >= _LOW_MEMORY_GB:
@@ -166,12 +167,5 @@ def _temperature(stats: TegraStats | None, problem: str | None) -> Finding:
 
 
 def _meminfo(root: Path) -> dict[str, float]:
-    rows = re.findall(r"^(\w+): +(\d{1,15}) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    rows = re.findall(r"^(\w+): +(\d{1,15}) kB$", read_system(root / "proc/meminfo"), re.MULTILINE)
     return {name: int(kib) / (1 << 20) for name, kib in rows}
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")[: 1 << 16]
-    except OSError:
-        return ""

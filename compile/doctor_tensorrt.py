@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from irstd.compile.findings import Finding, fine, to_do
+from irstd.files import read_system
 from irstd.runtime.machine.packages import parse_cuda_version
 from irstd.runtime.machine.tools import Answer, Ask
 
@@ -157,11 +158,7 @@ def _cuda_package(cuda: str | None) -> Finding:
 
 def _toolkit(root: Path, cuda: str | None, *, is_jetson: bool) -> Finding:
     name = "cuda toolkit"
-    try:
-        text = (root / "usr/local/cuda/version.json").read_text(errors="replace")
-    except OSError:
-        text = ""
-    version = parse_cuda_version(text)
+    version = parse_cuda_version(read_system(root / "usr/local/cuda/version.json"))
     if version:
         return fine(name, f"{version}, for plugins")
     release = "-".join((cuda or "").split(".")[:2]) if is_jetson else ""

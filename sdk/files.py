@@ -11,6 +11,8 @@ from typing import IO
 
 from irstd.errors import UsageError
 
+SYSTEM_BYTES = 1 << 16
+
 
 def sha256_hex(data: bytes | bytearray | memoryview) -> str:
     """Return the SHA-256 of `data` as 64 lower-case hexadecimal digits."""
@@ -24,6 +26,19 @@ def sha256_of_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def read_system(path: Path) -> str:
+    """Return what a small file of /etc, /proc or /sys says; empty where it is not to be had.
+
+    Blanks around it are left out, as is the NUL that texts of the device tree end in; what is no
+    UTF-8 is replaced. At most SYSTEM_BYTES are read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(SYSTEM_BYTES).decode("utf-8", "replace").strip("\0 \n")
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from irstd.errors import UsageError
+from irstd.files import read_system
 from irstd.version import __version__
 
 # Distributions that can provide a library; the first that is installed counts.
@@ -85,19 +86,19 @@ def read_environment(root: Path = Path("/")) -> Environment:
     Args:
         root: Where /proc and /sys are found.
     """
-    cpu = _first_cpu(_read_text(root / "proc/cpuinfo") or "")
+    cpu = _first_cpu(read_system(root / "proc/cpuinfo"))
     # x86 calls them flags, Arm calls them Features.
     has = set((cpu.get("flags") or cpu.get("Features") or "").split())
     scaling = root / "sys/devices/system/cpu/cpu0/cpufreq"
-    khz = _read_number(_read_text(scaling / "scaling_cur_freq"))
+    khz = _read_number(read_system(scaling / "scaling_cur_freq"))
     return Environment(
         cpu_model=_cpu_model(cpu),
         cpu_cores=_usable_cores(),
         cpu_flags=tuple(flag for flag in CPU_FLAGS if flag in has),
-        cpu_governor=_read_text(scaling / "scaling_governor"),
-        cpu_mhz=_read_number(cpu.get("cpu MHz")) if khz is None else khz / 1000,
-        memory_gb=_memory_gb(_read_text(root / "proc/meminfo") or ""),
-        device=_read_text(root / "proc/device-tree/model"),
+        cpu_governor=read_system(scaling / "scaling_governor") or None,
+        cpu_mhz=_read_number(cpu.get("cpu MHz", "")) if khz is None else khz / 1000,
+        memory_gb=_memory_gb(read_system(root / "proc/meminfo")),
+        device=read_system(root / "proc/device-tree/model") or None,
         machine=platform.machine(),
         os=platform.platform(),
         python=platform.python_version(),
@@ -196,17 +197,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _read_text(path: Path) -> str | None:
-    """Return a small system file's text, None where there is none; device trees end in NUL."""
+def _read_number(text: str) -> float | None:
     try:
-        return path.read_text(errors="replace").strip("\0 \n") or None
-    except OSError:
-        return None
-
-
-def _read_number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
+        return float(text)
     except ValueError:
         return None
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from irstd.engine_record import EngineDevice
 from irstd.errors import DeviceError
+from irstd.files import read_system
 from irstd.runtime.kernels.cuda.bindings import Binding, Properties, find_binding
 from irstd.runtime.machine.packages import parse_l4t_release
 from irstd.runtime.tensorrt.api import load_tensorrt, version_of
@@ -64,14 +65,14 @@ def read_board(root: Path = Path("/")) -> str | None:
     The device tree of a PC on Arm names a board too, so what is not NVIDIA's counts only with
     NVIDIA's release file.
     """
-    model = _read(root / "proc/device-tree/model")
+    model = read_system(root / "proc/device-tree/model")
     is_jetson = "Jetson" in model or (root / "etc/nv_tegra_release").is_file()
     return (model or "NVIDIA Jetson") if is_jetson else None
 
 
 def read_l4t(root: Path = Path("/")) -> tuple[int, int, int] | None:
     """Return the release of Jetson Linux, such as (36, 4, 3); None where there is none."""
-    return parse_l4t_release(_read(root / "etc/nv_tegra_release"))
+    return parse_l4t_release(read_system(root / "etc/nv_tegra_release"))
 
 
 def read_driver(root: Path = Path("/")) -> str:
@@ -85,17 +86,9 @@ def read_driver(root: Path = Path("/")) -> str:
     if release := read_l4t(root):
         return "L4T " + ".".join(map(str, release))
     for file in ("sys/module/nvidia/version", "proc/driver/nvidia/version"):
-        if found := _MODULE.search(_read(root / file)):
+        if found := _MODULE.search(read_system(root / file)):
             return found[1]
     raise DeviceError(
         "no NVIDIA driver is loaded: neither /etc/nv_tegra_release nor /sys/module/nvidia/version; "
         "see irstd-compile doctor"
     )
-
-
-def _read(path: Path) -> str:
-    try:
-        text = path.read_text(errors="replace")[:4096]
-    except OSError:
-        return ""
-    return text.strip("\0 \n") if path.name == "model" else text

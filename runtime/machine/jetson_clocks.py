@@ -4,6 +4,8 @@ import dataclasses
 import re
 from pathlib import Path
 
+from irstd.files import read_system
+
 _CLOCK = r"MinFreq=(\d{1,12}) MaxFreq=(\d{1,12}) CurrentFreq=(\d{1,12})"
 _CORE = re.compile(rf"^[ \t]*cpu\d+: +(?:Online=([01]) +)?Governor=\S+ {_CLOCK}", re.MULTILINE)
 _GPU = re.compile(rf"^[ \t]*GPU {_CLOCK}", re.MULTILINE)
@@ -101,10 +103,7 @@ def _range(digits: tuple[str, ...], mhz: float) -> ClockRange:
 
 
 def _read_range(folder: Path, names: tuple[str, ...], mhz: float) -> ClockRange | None:
-    try:
-        values = [(folder / name).read_text(errors="replace").strip() for name in names]
-    except OSError:
-        return None
+    values = [read_system(folder / name) for name in names]
     if not all(value.isascii() and value.isdigit() and len(value) <= 12 for value in values):
         return None
     return _range(tuple(values), mhz)

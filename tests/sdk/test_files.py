@@ -14,9 +14,11 @@ import pytest
 
 from irstd.errors import UsageError
 from irstd.files import (
+    SYSTEM_BYTES,
     atomic_open,
     cache_dir,
     check_writable,
+    read_system,
     sha256_hex,
     sha256_of_file,
     to_path,
@@ -254,3 +256,14 @@ def test_a_failed_write_names_the_file_that_was_asked_for(
     with pytest.raises(OSError, match="No space left") as caught:
         write_atomic(target, b"new")
     assert caught.value.filename == str(target)
+
+
+def test_what_a_system_file_says(tmp_path):
+    path = tmp_path / "model"
+    assert read_system(path) == read_system(tmp_path) == ""
+    path.write_bytes(b"  NVIDIA Jetson \xff\n\0")
+    assert read_system(path) == "NVIDIA Jetson \ufffd"
+
+
+def test_of_an_endless_system_file_the_beginning_is_read():
+    assert len(read_system(Path("/dev/urandom"))) <= SYSTEM_BYTES
