@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from irstd.errors import BuildError, DeviceError, IrstdError, MissingDependency, one_line
-from irstd.runtime.tensorrt.api import LOG, Version
+from irstd.runtime.tensorrt.api import LOG, OUT_OF_MEMORY, Version
 
 MIB = 1 << 20
 _TOLD_ERRORS = 3
@@ -32,11 +32,6 @@ _ADVICE = {
 }
 _OTHER_ADVICE = "build the bundle with --precision fp32 to see whether the precision is refused"
 
-_SHORT_OF_MEMORY = re.compile(
-    r"out of memory|OutOfMemory|insufficient memory|could not be allocated|"
-    r"allocator error|CUDA initialization failure with error: 2\b",
-    re.IGNORECASE,
-)
 _NO_KERNEL = re.compile(r"Could not find any implementation for node (.+?)\.?\)?$", re.MULTILINE)
 _NO_LIBRARY = re.compile(r"Unable to load library: ([^\s:]+)")
 _NO_CUDA = re.compile(r"(?:CUDA initialization failure with error: |\(cudaError )(\d+)")
@@ -76,7 +71,7 @@ def build_failure(
     said = "\n".join(LOG.lines)
     node = _NO_KERNEL.search(said)
     where = f" for node {one_line(node[1], 120)}" if node else ""
-    if _SHORT_OF_MEMORY.search(said):
+    if OUT_OF_MEMORY.search(said):
         limit = "no limit" if workspace_bytes is None else f"{workspace_bytes // MIB} MiB"
         size = "" if memory_bytes is None else f" of {memory_bytes // MIB} MiB"
         return BuildError(
@@ -118,7 +113,7 @@ def environment_failure(version: Version) -> IrstdError | None:
                 "tensorrt"
             )
         )
-    if _SHORT_OF_MEMORY.search(said):
+    if OUT_OF_MEMORY.search(said):
         return DeviceError(
             LOG.explain("the device's memory is full: stop what uses it, and try again")
         )

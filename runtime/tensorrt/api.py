@@ -26,6 +26,12 @@ _log = logging.getLogger(__name__)
 LOG_LINES = 50
 # What an error carries of them: the message stays one that can be read.
 TOLD_LINES = 8
+# How a line of the log says that memory was short, of the device or, on a Jetson, of all.
+OUT_OF_MEMORY = re.compile(
+    r"out ?of ?memory|insufficient memory|could not be allocated|allocator error|"
+    r"CUDA initialization failure with error: 2\b",
+    re.IGNORECASE,
+)
 _WORSE_THAN_INFO = ("internal error", "error", "warning")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from irstd.errors import BuildError, BundleMismatch, DeviceError, IrstdError, one_line
 from irstd.files import sha256_hex
 from irstd.runtime.sessions.shapes import image_shape
-from irstd.runtime.tensorrt.api import LOG, tensorrt_logger
+from irstd.runtime.tensorrt.api import LOG, OUT_OF_MEMORY, tensorrt_logger
 from irstd.runtime.tensorrt.refit import refit
 from irstd.runtime.tensorrt.rtx import is_rtx
 
@@ -18,9 +18,6 @@ _REBUILD = "build it again on this device: irstd-compile finish BUNDLE --rebuild
 _MEMORY = "free some (see irstd-compile doctor), or build for a smaller --imgsz"
 # The first byte of an ONNX file: its field ir_version comes first. A plan starts otherwise.
 _ONNX_START = b"\x08"
-_OUT_OF_MEMORY = re.compile(
-    r"out ?of ?memory|could not be allocated|allocator error", re.IGNORECASE
-)
 # Before 10.16 TensorRT does not tell whether weights are in a plan that can be refitted, and runs
 # one without them as if they were: what comes out is rubbish.
 _NO_WEIGHTS = (
@@ -182,7 +179,7 @@ def memory_error(what: str, wanted_bytes: int, free_bytes: int) -> DeviceError:
 
 def run_error(what: str) -> DeviceError:
     """Return the error of an engine that does not run, with what TensorRT's log says."""
-    hint = f": out of memory; {_MEMORY}" if _says(_OUT_OF_MEMORY) else ""
+    hint = f": out of memory; {_MEMORY}" if _says(OUT_OF_MEMORY) else ""
     return DeviceError(LOG.explain(f"{what}{hint}"))
 
 
@@ -193,7 +190,7 @@ def _not_loaded(trt: ModuleType, plan: bytes) -> IrstdError:
             "got an ONNX graph; wanted an engine, which the device that runs it builds: "
             "irstd-compile finish BUNDLE"
         )
-    if _says(_OUT_OF_MEMORY):
+    if _says(OUT_OF_MEMORY):
         return DeviceError(LOG.explain(f"no memory to load the engine: {_MEMORY}"))
     found = next((cause for pattern, cause in _CAUSES if _says(re.compile(pattern))), "")
     if not found and _says(_NO_DRIVER):

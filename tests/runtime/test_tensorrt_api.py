@@ -176,3 +176,20 @@ def test_the_log_reaches_logging(caplog):
         ("WARNING", "slow"),
         ("DEBUG", "tactic"),
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
+        "Error Code 2: OutOfMemory (Requested size was 104857600 bytes.)",
+        "Skipping tactic 1 due to insufficient memory on requested size of 471859200 detected for",
+        "CUDA initialization failure with error: 2. Please check your CUDA installation",
+    ],
+)
+def test_lines_that_say_that_memory_is_short(line):
+    assert api.OUT_OF_MEMORY.search(line)
+
+
+def test_another_error_of_cuda_is_no_lack_of_memory():
+    assert not api.OUT_OF_MEMORY.search("CUDA initialization failure with error: 222")
