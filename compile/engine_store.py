@@ -16,6 +16,7 @@ from pathlib import Path
 
 from irstd.compile.progress import Progress
 from irstd.engine_record import (
+    MAX_RECORD_BYTES,
     RECORD,
     EngineDevice,
     EngineKey,
@@ -55,7 +56,7 @@ def find_engine(folder: Path | None, key: EngineKey) -> StoredEngine | None:
         return None
     plan_path, timing_path, record_path = (folder / name for name in member_names(key.digest))
     try:
-        record = parse_record(record_path.read_bytes(), str(record_path))
+        record = _read_record(record_path)
         plan, timing = plan_path.read_bytes(), timing_path.read_bytes()
     except FileNotFoundError:
         return None
@@ -82,13 +83,18 @@ def find_timing(folder: Path | None, device: EngineDevice) -> bytes:
         return b""
     for path in sorted((folder / "engines").glob(f"*{RECORD}"), key=_written_at, reverse=True):
         with contextlib.suppress(OSError, BundleCorrupt):
-            record = parse_record(path.read_bytes(), str(path))
+            record = _read_record(path)
             if record.key.device != device:
                 continue
             timing = (folder / member_names(record.key.digest)[1]).read_bytes()
             if timing and sha256_hex(timing) == record.timing_sha256:
                 return timing
     return b""
+
+
+def _read_record(path: Path) -> EngineRecord:
+    with path.open("rb") as file:
+        return parse_record(file.read(MAX_RECORD_BYTES + 1), str(path))
 
 
 def _written_at(path: Path) -> float:

@@ -81,7 +81,9 @@ def finish_bundle(
         BudgetExceeded: Its accuracy on data is out of budget.
         UsageError: A budget on unlabelled data, or a form of plan that is not to be had.
     """
-    out, proof = out or path, proof or Proof()
+    proof = proof or Proof()
+    if out is None:  # a link stays one, and what it leads to is finished
+        path = out = path.resolve() if path.is_symlink() else path
     check_writable(out)
     files = [] if proof.data is None else list_labelled(proof.data, proof.list_file)
     if proof.budget and not is_labelled(files):

@@ -29,6 +29,26 @@ def test_again_is_instant_and_changes_nothing(portable, finish, world):
     assert path.read_bytes() == before
 
 
+def test_a_link_stays_one_and_what_it_leads_to_is_finished(portable, finish, tmp_path):
+    path, link = portable(), tmp_path / "current.irstd"
+    link.symlink_to(path.name)
+    assert finish(link)[0] == 0
+    assert link.is_symlink()
+    assert read_bundle(path).manifest.engines
+    code, report, _ = finish(link)
+    assert (code, report["origin"]) == (0, "bundle")
+
+
+def test_of_an_endless_record_in_the_cache_the_beginning_is_read(portable, finish, tmp_path):
+    finish(portable())
+    (record,) = (tmp_path / "engines-cache" / "engines").glob("*.json")
+    record.unlink()
+    record.symlink_to("/dev/zero")
+    code, report, err = finish(portable())
+    assert (code, report["origin"]) == (0, "built")
+    assert "built anew" in err
+
+
 def test_same_bundle_from_elsewhere_is_found_in_the_cache(portable, finish, world, tmp_path):
     finish(portable(), "-o", tmp_path / "a.irstd")
     world.install()
