@@ -9,11 +9,12 @@ from irstd.compile.progress import Progress
 from irstd.compile.report import read_report
 from irstd.engine_record import PLUGIN_GRAPH
 from irstd.errors import BuildError, BundleCorrupt, MissingDependency
-from irstd.files import cache_dir, sha256_hex, write_atomic
+from irstd.files import cache_dir, keep_content, sha256_hex
 from irstd.runtime.finished import load_plugin
 from irstd.runtime.kernels.cuda.bindings import Properties, find_binding
 from irstd.runtime.kernels.cuda.images import image_for
 from irstd.runtime.kernels.tensorrt.plugin_library import build_plugin
+from irstd.runtime.tensorrt.api import load_tensorrt, version_of
 
 _log = logging.getLogger(__name__)
 # Nodes of domain "irstd", by the folder of their kernels.
@@ -61,16 +62,16 @@ def compile_plugins(bundle: Bundle, properties: Properties, progress: Progress) 
     members, libraries = {}, {}
     try:
         driver_version = find_binding().driver_version()
+        version = version_of(load_tensorrt())
         for op in ops:
-            image = image_for(op, properties.architecture, driver_version)
-            kernels = cache_dir() / "kernels" / f"{op}-{sha256_hex(image.data)[:32]}.image"
-            if not kernels.is_file():
-                write_atomic(kernels, image.data)
-            path = build_plugin(op, kernels)
+            image = image_for(op, properties.architecture, driver_version).data
+            kernels = cache_dir() / "kernels" / f"{op}-{sha256_hex(image)}.image"
+            keep_content(kernels, sha256_hex(image), lambda image=image: image)  # type: ignore[misc]
+            path = build_plugin(op, kernels, tensorrt=(version.major, version.minor))
             members[op] = f"kernels/{op}/{path.name}"
             libraries[members[op]] = path.read_bytes()
             load_plugin(op, path)
-    except (MissingDependency, BuildError) as error:
+    except (MissingDependency, BuildError, OSError) as error:
         lacking = f"fused operators run as standard ones, in more time: {error}"
         _log.warning("%s", lacking)
         return Plugins(lacking=lacking)

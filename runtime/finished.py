@@ -16,7 +16,7 @@ from irstd.engine_record import (
     parse_record,
 )
 from irstd.errors import BundleMismatch, DeviceError
-from irstd.files import cache_dir, sha256_of_file, write_atomic
+from irstd.files import cache_dir, keep_content
 from irstd.runtime.machine.identity import this_device
 from irstd.runtime.tensorrt.api import LOG, load_tensorrt
 from irstd.targets import TARGETS, find_target
@@ -135,9 +135,7 @@ def unpack_library(bundle: Bundle, member: str) -> Path:
     """
     stated = bundle.members[member].sha256
     path = cache_dir() / "plugins" / f"{stated}.so"
-    # Whoever may write there may run code here, but a half-written file must not.
-    if not path.is_file() or sha256_of_file(path) != stated:
-        write_atomic(path, bundle.read(member))
+    keep_content(path, stated, lambda: bundle.read(member))
     return path
 
 

@@ -5,7 +5,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +26,23 @@ def sha256_of_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def keep_content(path: Path, sha256: str, read: Callable[[], bytes]) -> None:
+    """Let a file of a cache hold what its name promises.
+
+    Whoever may write there may run code here, but a half-written file must not.
+
+    Args:
+        path: Left alone if its content is right.
+        sha256: Of the content, 64 hexadecimal digits.
+        read: Gives the content.
+
+    Raises:
+        OSError: It cannot be read or written.
+    """
+    if not path.is_file() or sha256_of_file(path) != sha256:
+        write_atomic(path, read())
 
 
 def read_system(path: Path) -> str:

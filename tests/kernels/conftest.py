@@ -80,6 +80,14 @@ HostKernel = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
+def image(tmp_path_factory):
+    """Stands for compiled kernels; tests/tensorrt_host takes no other."""
+    path = tmp_path_factory.mktemp("image") / "kernels.fatbin"
+    path.write_bytes(b"image of a test")
+    return path
+
+
+@pytest.fixture(scope="session")
 def host_driver() -> Callable[[str], Path]:
     """Return `build_driver`, or skip without a C++ compiler."""
     if not shutil.which("g++"):

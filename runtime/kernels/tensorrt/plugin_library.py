@@ -28,6 +28,7 @@ def build_plugin(
     op: str,
     image: Path,
     *,
+    tensorrt: tuple[int, int] | None = None,
     tensorrt_include: Path | None = None,
     cuda_include: Path | None = None,
 ) -> Path:
@@ -40,6 +41,8 @@ def build_plugin(
         op: One of OPERATORS.
         image: The operator's compiled kernels, which this device's driver accepts: a fat binary,
             a cubin or PTX.
+        tensorrt: Version (major, minor) of the library that will load it; None asks nothing of the
+            headers but that they are of 10.0 or later.
         tensorrt_include: Folder of NvInferRuntime.h; None looks in `TENSORRT_INCLUDE`, then where
             the packages put it.
         cuda_include: Folder of cuda.h and cuda_runtime_api.h; None looks in `CUDA_HOME`, then in
@@ -51,7 +54,8 @@ def build_plugin(
     Raises:
         UsageError: There is no such operator, or no such file.
         MissingDependency: No headers, or no C++ compiler.
-        BuildError: TensorRT is older than 10.0, or the compiler refuses the sources.
+        BuildError: TensorRT is older than 10.0, or its headers are not those of the library, or the
+            compiler refuses the sources.
     """
     if op not in OPERATORS:
         raise UsageError(f"operator {op!r}: wanted one of {', '.join(OPERATORS)}")
@@ -64,6 +68,11 @@ def build_plugin(
         raise BuildError(
             f"TensorRT {_dotted(version)} in {tensorrt_include}; wanted 10.0 or later, "
             "or a build without plugins"
+        )
+    if tensorrt is not None and version[:2] != tensorrt:
+        raise BuildError(
+            f"the headers in {tensorrt_include} are of TensorRT {_dotted(version)}, the library is "
+            f"{_dotted(tensorrt)}: set TENSORRT_INCLUDE to its own"
         )
     flags = [*PLUGIN_FLAGS, *plugin_defines(image), *_system(tensorrt_include, cuda_include)]
     return build_shared_library(

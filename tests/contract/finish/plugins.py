@@ -29,7 +29,7 @@ def libraries(tmp_path, monkeypatch):
         made[op] = tmp_path / f"{op}-tensorrt-10.3.0-abc.so"
         made[op].write_bytes(f"a library of {op}".encode())
     monkeypatch.setattr(finish_plugins, "image_for", lambda *facts: Image(b"image", "sm_87"))
-    monkeypatch.setattr(finish_plugins, "build_plugin", lambda op, image: made[op])
+    monkeypatch.setattr(finish_plugins, "build_plugin", lambda op, image, **_: made[op])
     monkeypatch.setenv("IRSTD_CACHE", str(tmp_path / "plugins-cache"))
     return made
 
@@ -94,12 +94,13 @@ def test_the_engine_with_plugins_computes_what_the_golden_frames_say(
     [
         MissingDependency("no NvInferRuntime.h found; wanted TensorRT's headers"),
         BuildError("g++ refuses the kernels"),
+        OSError(30, "Read-only file system"),
     ],
 )
 def test_a_device_that_compiles_no_plugins_runs_standard_operators(
     error, portable, finish, world, libraries, loads, monkeypatch
 ):
-    def refuse(op, image):
+    def refuse(op, image, **_):
         raise error
 
     monkeypatch.setattr(finish_plugins, "build_plugin", refuse)
