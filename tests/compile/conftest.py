@@ -125,7 +125,7 @@ def tiny_graph(
     """Return a network with every part that a build treats in its own way, which finds bright dots.
 
     BatchNorm on the image, strided convolution, max-pool, residual addition, a gate on a pooled
-    vector, transposed convolution, a head of two and a bilinear resize; stride 4, 16 channels.
+    vector, transposed convolution, a head of two and a bilinear resize; stride 4, 24 channels.
     Channel 0 carries the brightness and decides, the others are noise with seeded weights.
 
     Args:
@@ -140,28 +140,28 @@ def tiny_graph(
     node = helper.make_node
 
     def noisy(*shape: int) -> NDArray[np.float32]:
-        return rng.normal(0, 0.03, shape).astype(np.float32)
+        return rng.normal(0, 0.025, shape).astype(np.float32)
 
     first, left, right, up = (
-        noisy(16, channels, 3, 3),
-        noisy(16, 16, 3, 3),
-        noisy(16, 16, 3, 3),
-        noisy(16, 16, 4, 4),
+        noisy(24, channels, 3, 3),
+        noisy(24, 24, 3, 3),
+        noisy(24, 24, 3, 3),
+        noisy(24, 24, 4, 4),
     )
     first[0] = 1 / (9 * channels)
     left[0, 0, 1, 1] += 1
     up[0, 0] += np.outer([0.25, 0.75, 0.75, 0.25], [0.25, 0.75, 0.75, 0.25]).astype(np.float32)
-    middle = noisy(16, 16, 3, 3)
+    middle = noisy(24, 24, 3, 3)
     middle[0, 0, 1, 1] += 1
-    head = noisy(1, 16, 1, 1) / 4
+    head = noisy(1, 24, 1, 1) / 4
     head[0, 0] = 5.0
     constants = {
         "gamma": np.full(channels, 1.5, np.float32),
         "beta": np.full(channels, 0.25, np.float32),
         "mean": np.full(channels, -0.5, np.float32),
         "variance": np.full(channels, 2.0, np.float32),
-        "first": first, "first_bias": noisy(16), "left": left, "right": right,
-        "right_bias": noisy(16), "gate": noisy(16, 16, 1, 1), "up": up, "up_bias": noisy(16),
+        "first": first, "first_bias": noisy(24), "left": left, "right": right,
+        "right_bias": noisy(24), "gate": noisy(24, 24, 1, 1), "up": up, "up_bias": noisy(24),
         "middle": middle, "head": head, "head_bias": np.float32([-3.5]),
         "scales": np.float32([1, 1, 2, 2]),
     }  # fmt: skip

@@ -70,7 +70,7 @@ def test_fp16_keeps_what_leaves_its_range_on_the_frames(make_tiny, frames):
     model = make_tiny()
     for tensor in model.graph.initializer:
         if tensor.name == "first_bias":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(16, 4e4, np.float32), tensor.name))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(24, 4e4, np.float32), tensor.name))
     source = Source("hot", model, Normalization((80.0,), (40.0,)), None, True, {})
     hot = prepare(source, SourceSettings("hot"))
     assert ACTIVATION_LIMIT < 4e4

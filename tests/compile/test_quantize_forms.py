@@ -126,7 +126,7 @@ def test_a_convolution_that_others_read_too_does_not_fuse(make_small):
 
 
 @pytest.mark.parametrize(("channels", "form", "is_int8"), [
-    (15, "nvidia", False), (16, "nvidia", True), (15, "cpu", True),
+    (16, "nvidia", False), (17, "nvidia", True), (16, "cpu", True),
 ])  # fmt: skip
 def test_convolutions_that_read_few_channels_stay_float_for_nvidia(
     channels, form, is_int8, make_small
@@ -146,7 +146,7 @@ def test_convolutions_that_read_few_channels_stay_float_for_nvidia(
     if form == "nvidia":
         assert "reads 1 channel:" in plan.float_nodes["first"]
     if not is_int8:
-        assert "reads 15 channels: INT8 would pad them to 16" in plan.float_nodes["middle"]
+        assert "reads 16 channels: INT8 pads to 32" in plan.float_nodes["middle"]
 
 
 @pytest.mark.usefixtures("one_channel_is_many")
