@@ -14,7 +14,7 @@ from irstd.compile.builders.tensorrt_rtx import SESSION as TENSORRT_RTX
 from irstd.compile.builders.torch_tensorrt_bundle import NAME as TORCH_TENSORRT
 from irstd.compile.builders.torch_tensorrt_bundle import torch_source
 from irstd.compile.engine_store import StoredEngine
-from irstd.compile.finish_checks import check_portable, check_target
+from irstd.compile.finish_checks import check_dla, check_portable, check_target
 from irstd.compile.finish_engine import (
     Bench,
     Made,
@@ -33,8 +33,9 @@ from irstd.errors import BundleCorrupt, IrstdError, UsageError
 from irstd.files import check_writable
 from irstd.frames import LabelledFiles, list_labelled
 from irstd.manifest import EngineChoice
-from irstd.runtime.finished import check_device, graph_of, read_record
+from irstd.runtime.finished import check_device, plan_options, read_record
 from irstd.runtime.machine.identity import this_device
+from irstd.runtime.tensorrt.api import load_tensorrt, version_of
 
 SESSION = "tensorrt"
 AUTO = "auto"
@@ -50,6 +51,7 @@ def finish_bundle(
     weights: Path | None = None,
     form: PlanForm = PlanForm.WHOLE,
     plugins: bool = True,
+    dla_core: int | None = None,
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> Finished:
@@ -69,6 +71,7 @@ def finish_bundle(
         form: What TensorRT's plan brings along; the other builders know whole ones only.
         plugins: Whether fused operators run in plugins where these can be compiled here; else, and
             where they cannot, they run as standard operators.
+        dla_core: Core of the Deep Learning Accelerator that runs what it can; None: all on the GPU.
         cache: Folder for engines, None for none.
         progress: Told of each stage.
 
@@ -79,7 +82,7 @@ def finish_bundle(
         BuildError: TensorRT refuses the graph, or has not the memory to build its engine.
         ParityFailed: The engine disagrees with the golden frames.
         BudgetExceeded: Its accuracy on data is out of budget.
-        UsageError: A budget on unlabelled data, or a form of plan that is not to be had.
+        UsageError: A budget on unlabelled data, or a form of plan or a DLA that is not to be had.
     """
     proof = proof or Proof()
     if out is None:  # a link stays one, and what it leads to is finished
@@ -88,7 +91,9 @@ def finish_bundle(
     files = [] if proof.data is None else list_labelled(proof.data, proof.list_file)
     if proof.budget and not is_labelled(files):
         raise UsageError("--budget needs labelled frames: give --data DIR with masks/")
-    job = _Job(out, proof, files, rebuild, builder, weights, form, plugins, cache, progress)
+    job = _Job(
+        out, proof, files, rebuild, builder, weights, form, plugins, dla_core, cache, progress
+    )
     while True:
         bundle = read_bundle(path)
         try:
@@ -111,6 +116,7 @@ class _Job:
     weights: Path | None
     form: PlanForm
     plugins: bool
+    dla_core: int | None
     cache: Path | None
     progress: Progress
 
@@ -120,11 +126,13 @@ def _finish(bundle: Bundle, job: _Job) -> Finished:
     check_portable(bundle)
     golden = Golden.read(bundle)
     progress.stage("looking at this device")
-    _check_form(bundle, job)
+    _check_builder(bundle, job)
     if job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle)):
         return finish_rtx(bundle, out, golden, files, proof, rebuild=job.rebuild, progress=progress)
     device, properties = this_device()
-    check_target(bundle, device, properties.memory_bytes)
+    target = check_target(bundle, device, properties.memory_bytes)
+    if job.dla_core is not None:
+        check_dla(bundle, target, job.dla_core, version_of(load_tensorrt()))
     torch = torch_source(bundle, job.weights) if job.builder == TORCH_TENSORRT else None
     earlier = None if job.rebuild or torch else held_engine(bundle)
     if earlier is not None:
@@ -142,6 +150,7 @@ def _finish(bundle: Bundle, job: _Job) -> Finished:
         rebuild=job.rebuild,
         torch=torch,
         form=job.form,
+        dla_core=job.dla_core,
         # Plugins are compiled for one TensorRT.
         plugins=job.plugins and job.form is not PlanForm.VERSION_COMPATIBLE,
         earlier=earlier,
@@ -167,7 +176,8 @@ def _finish(bundle: Bundle, job: _Job) -> Finished:
 def _is_wanted(engine: StoredEngine, job: _Job) -> bool:
     """Whether an engine of this device is what was asked for."""
     key = engine.record.key
-    return key.form is job.form and (job.plugins or not key.plugins)
+    same = key.form is job.form and key.dla_core == job.dla_core
+    return same and (job.plugins or not key.plugins)
 
 
 def held_engine(bundle: Bundle) -> StoredEngine | None:
@@ -203,18 +213,17 @@ def _write(bundle: Bundle, finished: Finished, made: Made) -> Finished:
         chosen=True,
         reason=f"built on {engine.record.key.device}",
     )
-    layers = inspect_plan(engine.plan, weights=graph_of(bundle, engine.record))
+    layers = inspect_plan(engine.plan, **plan_options(bundle, engine.record))
     told = {"build": made.build, "layers": layers}
     return write_finished(bundle, finished, choice, members, _replaced(bundle), told)
 
 
-def _check_form(bundle: Bundle, job: _Job) -> None:
-    """Refuse a form of plan that the builder does not have."""
-    if job.form is PlanForm.WHOLE:
-        return
+def _check_builder(bundle: Bundle, job: _Job) -> None:
+    """Refuse what the builder does not have."""
+    asked = job.form.flag or ("" if job.dla_core is None else "--dla")
     is_rtx = job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle))
-    if is_rtx or job.builder == TORCH_TENSORRT:
-        raise UsageError(f"{job.form.flag} goes with --builder {SESSION}")
+    if asked and (is_rtx or job.builder == TORCH_TENSORRT):
+        raise UsageError(f"{asked} goes with --builder {SESSION}")
 
 
 def _replaced(bundle: Bundle) -> set[str]:

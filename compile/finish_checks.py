@@ -2,8 +2,11 @@
 
 from irstd.bundle import Bundle
 from irstd.engine_record import EngineDevice
-from irstd.errors import BundleMismatch
+from irstd.errors import BundleMismatch, UsageError
+from irstd.jetpack import DLA_AGAIN_ON, DLA_TAKES_QDQ, supports_dla
+from irstd.runtime.tensorrt.api import Version
 from irstd.targets import TARGETS, Target, find_target
+from irstd.types import Precision
 
 # Of its nominal memory a board shows the system 0.86 and more: 30697 of 32 GB on AGX Orin, 7486 MB
 # of 8 GB on Orin Nano with JetPack 7.2, 3602 MB of 4 GB.
@@ -54,6 +57,36 @@ def check_target(bundle: Bundle, device: EngineDevice, memory_bytes: int) -> Tar
         else "this SDK knows no target for it"
     )
     raise BundleMismatch(f"{bundle.path}: {there}; this is {found}: {command}")
+
+
+def check_dla(bundle: Bundle, target: Target, core: int, version: Version) -> None:
+    """Refuse a Deep Learning Accelerator that is not there or does not take the graph.
+
+    Args:
+        bundle: What is to be finished.
+        target: Of the bundle and of this device.
+        core: That is asked for.
+        version: Of this TensorRT.
+
+    Raises:
+        UsageError: Says what there is.
+    """
+    cores = 0 if target.device is None else target.device.dla_cores
+    if not 0 <= core < cores:
+        found = f"core {' or '.join(map(str, range(cores)))}" if cores else "none"
+        raise UsageError(f"--dla {core}: there is no such core; {target.name} has {found}")
+    numbers = (version.major, version.minor, version.patch)
+    if not supports_dla(numbers):
+        raise UsageError(
+            f"--dla {core}: TensorRT {version} does not build for it; up to 10.7 does, and 11.4.1 "
+            f"and later on {DLA_AGAIN_ON}"
+        )
+    precision = bundle.manifest.precision
+    if precision is Precision.FP32 or (precision is Precision.INT8 and numbers < DLA_TAKES_QDQ):
+        raise UsageError(
+            f"--dla {core}: with TensorRT {version} it runs FP16 graphs, this one is "
+            f"{precision.value.upper()}; irstd-compile build ... --precision fp16"
+        )
 
 
 def fitting_targets(device: EngineDevice, memory_bytes: int) -> list[str]:

@@ -63,6 +63,11 @@ def add_finish(verbs: Any) -> None:
         help="run fused operators as standard ones, also where their plugins can be compiled",
     )  # fmt: skip
     verb.add_argument(
+        "--dla", type=int, metavar="CORE",
+        help="let this core of the Deep Learning Accelerator run what it can, the GPU the rest "
+        "(docs/estimates.md)",
+    )  # fmt: skip
+    verb.add_argument(
         "--rebuild", action="store_true", help="build anew, whatever BUNDLE and the cache hold"
     )
     verb.add_argument(
@@ -95,6 +100,7 @@ def _finish(options: argparse.Namespace) -> Outcome:
         weights=options.weights,
         form=options.form or PlanForm.WHOLE,
         plugins=not options.no_plugins,
+        dla_core=options.dla,
         cache=_cache(options),
         progress=Progress(quiet=options.quiet),
     )

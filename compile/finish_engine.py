@@ -19,7 +19,7 @@ from irstd.compile.finish_plugins import Plugins, compile_plugins
 from irstd.compile.progress import Progress
 from irstd.engine_record import PLUGIN_GRAPH, EngineDevice, EngineKey, EngineRecord, PlanForm
 from irstd.files import sha256_hex
-from irstd.runtime.finished import graph_of, load_plugin, unpack_library
+from irstd.runtime.finished import load_plugin, plan_options, unpack_library
 from irstd.runtime.kernels.cuda.bindings import Properties
 from irstd.runtime.sessions import Session, open_session
 from irstd.types import Precision
@@ -40,6 +40,7 @@ class Bench:
         torch: Builds the deployed graph's engine from a torch module; None: from the graph.
         form: Of the deployed graph's plan.
         plugins: Whether fused operators may run in plugins.
+        dla_core: That runs what it can of the deployed graph; None: the GPU runs all.
         earlier: What the bundle holds, of another form: its timing cache may be of use.
     """
 
@@ -52,6 +53,7 @@ class Bench:
     torch: TorchSource | None = None
     form: PlanForm = PlanForm.WHOLE
     plugins: bool = True
+    dla_core: int | None = None
     earlier: StoredEngine | None = None
 
 
@@ -91,6 +93,7 @@ def make_engine(bench: Bench, member: str) -> Made:
         memory_bytes=bench.properties.memory_bytes,
         version_compatible=not is_plain and bench.form is PlanForm.VERSION_COMPATIBLE,
         strip_weights=not is_plain and bench.form is PlanForm.WEIGHT_STRIPPED,
+        dla_core=None if is_plain else bench.dla_core,
     )
     torch = None if is_plain else bench.torch
     plugins = Plugins()
@@ -127,6 +130,7 @@ def make_engine(bench: Bench, member: str) -> Made:
         "seconds": built.seconds,
         "skipped_tactics": built.skipped_tactics,
         "notes": [*built.notes, *filter(None, [plugins.lacking])],
+        "dla_layers": list(built.dla_layers),
     }
     return Made(engine, plugins.libraries, "built", told)
 
@@ -154,7 +158,7 @@ def open_engine(bundle: Bundle, engine: StoredEngine) -> Session:
         BundleMismatch: It is none that this TensorRT loads.
         DeviceError: The GPU has not the memory to run it.
     """
-    return open_session("tensorrt", engine.plan, weights=graph_of(bundle, engine.record))
+    return open_session("tensorrt", engine.plan, **plan_options(bundle, engine.record))
 
 
 def _timing(bench: Bench) -> bytes:

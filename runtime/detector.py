@@ -230,13 +230,12 @@ def _open_first(
 
 
 def _open(bundle: Bundle, choice: _Engine, threads: int | None) -> Session:
-    weights = None
     if is_plan(choice.member):
-        weights = prepare_plan(bundle, choice.member)
-    elif choice.session in PLAN_SESSIONS and not is_engine(choice.member):
+        options = prepare_plan(bundle, choice.member)
+        return open_session(choice.session, bundle.read(choice.member), threads=threads, **options)
+    if choice.session in PLAN_SESSIONS and not is_engine(choice.member):
         raise wants_finish(bundle)
-    plan_or_graph = bundle.read(choice.member)
-    return open_session(choice.session, plan_or_graph, threads=threads, weights=weights)
+    return open_session(choice.session, bundle.read(choice.member), threads=threads)
 
 
 def _installed(bundle: Bundle) -> list[_Engine]:

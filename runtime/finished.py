@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import TypedDict
 
 from irstd.bundle import Bundle
 from irstd.container import violation
@@ -37,7 +38,19 @@ def is_engine(member: str) -> bool:
     return member.endswith((PLAN, RTX))
 
 
-def prepare_plan(bundle: Bundle, member: str) -> bytes | None:
+class PlanOptions(TypedDict):
+    """What a session of TensorRT is told of a plan, besides its bytes.
+
+    Attributes:
+        weights: The graph that gives the plan its weights; None for a plan that holds them.
+        dla_core: Core of the Deep Learning Accelerator that runs a part of it; None without.
+    """
+
+    weights: bytes | None
+    dla_core: int | None
+
+
+def prepare_plan(bundle: Bundle, member: str) -> PlanOptions:
     """Make sure that a plan may be loaded here, and load the plugins that it needs.
 
     Args:
@@ -45,7 +58,7 @@ def prepare_plan(bundle: Bundle, member: str) -> bytes | None:
         member: The plan.
 
     Returns:
-        See `graph_of`.
+        For irstd.runtime.sessions.open_session.
 
     Raises:
         BundleCorrupt: A rule of docs/bundle-format.md, "Engines of a finished bundle", is violated.
@@ -58,20 +71,21 @@ def prepare_plan(bundle: Bundle, member: str) -> bytes | None:
     check_device(bundle, record, here)
     for op, library in record.libraries.items():
         load_plugin(op, unpack_library(bundle, library))
-    return graph_of(bundle, record)
+    return plan_options(bundle, record)
 
 
-def graph_of(bundle: Bundle, record: EngineRecord) -> bytes | None:
-    """Return the graph that gives a plan its weights; None for a plan that holds them.
+def plan_options(bundle: Bundle, record: EngineRecord) -> PlanOptions:
+    """Return what a session has to be told of a plan.
 
     Args:
         bundle: Where the graph is.
         record: Of the plan; it is of a graph of this bundle.
     """
-    if record.key.form is not PlanForm.WEIGHT_STRIPPED:
-        return None
-    wanted = record.key.graph_sha256
-    return bundle.read(next(n for n, m in bundle.members.items() if m.sha256 == wanted))
+    weights = None
+    if record.key.form is PlanForm.WEIGHT_STRIPPED:
+        wanted = record.key.graph_sha256
+        weights = bundle.read(next(n for n, m in bundle.members.items() if m.sha256 == wanted))
+    return PlanOptions(weights=weights, dla_core=record.key.dla_core)
 
 
 def read_record(bundle: Bundle, member: str) -> EngineRecord:

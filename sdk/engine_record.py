@@ -20,6 +20,7 @@ PLAN, TIMING, RECORD = ".plan", ".timing", ".json"
 PLUGIN_GRAPH = "kernels/tensorrt/model.onnx"  # the deployed graph for a device with the plugins
 MAX_RECORD_BYTES = 1 << 16
 _KEY_DIGITS = 32
+_DLA = "dla_core="
 _MAX_TEXT = 200
 
 
@@ -99,6 +100,12 @@ class EngineKey:
         """What the plan brings along."""
         forms = (form for form in PlanForm if f"{form.value}=True" in self.flags)
         return next(forms, PlanForm.WHOLE)
+
+    @property
+    def dla_core(self) -> int | None:
+        """Core of the Deep Learning Accelerator that runs a part of it; None: the GPU runs all."""
+        told = (flag.removeprefix(_DLA) for flag in self.flags if flag.startswith(_DLA))
+        return next((int(core) for core in told if core.isdecimal()), None)
 
 
 @dataclasses.dataclass(frozen=True)

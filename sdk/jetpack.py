@@ -76,6 +76,7 @@ def jetpack_of(l4t: str) -> JetPack | None:
 # DLA", TensorRT 11.3: 10.7 was the last release that supported DLA; TensorRT 11.4.1 brings it back
 # for AGX Orin under JetPack 7.2.2 and later.
 _DLA_RANGES = (((8, 0), (10, 8)), ((11, 4, 1), None))
+DLA_TAKES_QDQ = (11, 4, 1)  # the same page; before, layers between Q and DQ stay on the GPU
 DLA_AGAIN_ON = "AGX Orin under JetPack 7.2.2 or later"
 
 

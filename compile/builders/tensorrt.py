@@ -190,7 +190,12 @@ def build_plan(
         plan=plan,
         timing_cache=_serialized(config.get_timing_cache()),
         library=f"TensorRT {version}",
-        layers=inspect_plan(plan, trt=trt, weights=model if settings.strip_weights else None),
+        layers=inspect_plan(
+            plan,
+            trt=trt,
+            weights=model if settings.strip_weights else None,
+            dla_core=settings.dla_core,
+        ),
         dla_layers=dla_layers,
         skipped_tactics=len(skipped),
         notes=notes,
@@ -199,7 +204,11 @@ def build_plan(
 
 
 def inspect_plan(
-    plan: bytes, *, trt: ModuleType | None = None, weights: bytes | None = None
+    plan: bytes,
+    *,
+    trt: ModuleType | None = None,
+    weights: bytes | None = None,
+    dla_core: int | None = None,
 ) -> tuple[PlanLayer, ...]:
     """Return the layers of a plan, as TensorRT's inspector lists them.
 
@@ -207,6 +216,7 @@ def inspect_plan(
         plan: Built here, with its plugins still loaded.
         trt: The module `tensorrt`; None imports it.
         weights: The graph, for a plan that holds none; shows that it gets them.
+        dla_core: Of the Deep Learning Accelerator, for a plan that was built for one.
 
     Raises:
         MissingDependency, DeviceError: As `build_plan`.
@@ -218,6 +228,8 @@ def inspect_plan(
     runtime = _made(trt, "Runtime", lambda: trt.Runtime(tensorrt_logger(trt)))
     # Plans that run in later versions carry a runtime of their own; this one was just built here.
     runtime.engine_host_code_allowed = True
+    if dla_core is not None:
+        runtime.DLA_core = dla_core
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise plan_failure(version_of(trt))

@@ -58,7 +58,12 @@ _INSTALL = "pip install 'irstd-sdk[cpu]'"
 
 
 def open_session(
-    name: str, model: bytes, *, threads: int | None = None, weights: bytes | None = None
+    name: str,
+    model: bytes,
+    *,
+    threads: int | None = None,
+    weights: bytes | None = None,
+    dla_core: int | None = None,
 ) -> Session:
     """Load a graph into an engine.
 
@@ -69,10 +74,11 @@ def open_session(
             plan that it built; for "fake" see FakeSession.
         threads: Threads that one inference may use; None leaves the choice to the library.
         weights: The serialized ONNX graph, for a plan of "tensorrt" that holds no weights.
+        dla_core: Of the Deep Learning Accelerator, for a plan of "tensorrt" that was built for one.
 
     Raises:
-        UsageError: No such session, `threads` outside 1 to MOST_THREADS, or `weights` for another
-            session.
+        UsageError: No such session, `threads` outside 1 to MOST_THREADS, or `weights` or
+            `dla_core` for another session.
         MissingDependency: Its library is not installed, or its installation is broken.
         BuildError: The library refuses the graph.
         BundleMismatch: A plan is of another library or GPU, damaged, or lacks weights.
@@ -81,12 +87,16 @@ def open_session(
     opener = SESSIONS[_known(name)]
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
         raise UsageError(f"threads {threads!r}: wanted a whole number from 1 to {MOST_THREADS}")
-    if weights is not None and name != "tensorrt":
+    if name == "tensorrt":
+        _library(name)
+        return open_tensorrt(model, threads, weights, dla_core)
+    if weights is not None or dla_core is not None:
+        what = "dla_core" if weights is None else "weights"
         raise UsageError(
-            f"weights for a session of {name}: wanted tensorrt, whose plans may lack them"
+            f"{what} for a session of {name}: wanted tensorrt, whose plans may need it"
         )
     _library(name)
-    return opener(model, threads) if weights is None else open_tensorrt(model, threads, weights)
+    return opener(model, threads)
 
 
 def installed_sessions() -> list[str]:

@@ -65,7 +65,10 @@ class TensorRTSession:
 
 
 def open_tensorrt(
-    plan: bytes, threads: int | None, weights: bytes | None = None
+    plan: bytes,
+    threads: int | None,
+    weights: bytes | None = None,
+    dla_core: int | None = None,
 ) -> TensorRTSession:
     """Load an engine of TensorRT; see irstd.runtime.sessions.open_session.
 
@@ -75,6 +78,7 @@ def open_tensorrt(
         plan: What TensorRT built on this device. It is code: who made it is trusted.
         threads: The GPU has its own; this changes nothing.
         weights: The serialized ONNX graph, for a plan that holds no weights.
+        dla_core: Of the Deep Learning Accelerator, for a plan that was built for one.
 
     Raises:
         MissingDependency: No TensorRT that works, or neither cuda-python nor pycuda.
@@ -85,7 +89,7 @@ def open_tensorrt(
         UsageError: TensorRT for RTX is loaded in this process.
     """
     del threads
-    return open_plan(import_tensorrt(), plan, weights=weights)
+    return open_plan(import_tensorrt(), plan, weights=weights, dla_core=dla_core)
 
 
 def open_tensorrt_rtx(plan: bytes, threads: int | None) -> TensorRTSession:
@@ -129,6 +133,7 @@ def open_plan(
     device: "Device | None" = None,
     *,
     weights: bytes | None = None,
+    dla_core: int | None = None,
 ) -> TensorRTSession:
     """Load a plan into a TensorRT that is imported.
 
@@ -137,6 +142,7 @@ def open_plan(
         plan: What it built.
         device: Opened in this thread, closed with the session; None opens the first GPU.
         weights: The serialized ONNX graph, for a plan that holds no weights.
+        dla_core: Of the Deep Learning Accelerator, for a plan that was built for one.
 
     Raises:
         As of open_tensorrt.
@@ -149,7 +155,7 @@ def open_plan(
 
     device = device or open_device()
     try:
-        engine = load_engine(trt, plan, weights)
+        engine = load_engine(trt, plan, weights, dla_core)
         facts = device.properties
         cache = RuntimeCache(engine, plan, facts.name) if is_rtx(trt) else None
         execution = Execution(engine, device, cache)

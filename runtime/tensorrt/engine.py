@@ -70,7 +70,13 @@ class Engine:
         BuildError: It does not take one static float32 image and give static float32 outputs.
     """
 
-    def __init__(self, trt: ModuleType, plan: bytes, weights: bytes | None = None) -> None:
+    def __init__(
+        self,
+        trt: ModuleType,
+        plan: bytes,
+        weights: bytes | None = None,
+        dla_core: int | None = None,
+    ) -> None:
         LOG.clear()
         self.trt = trt
         self._logger = tensorrt_logger(trt)
@@ -84,6 +90,8 @@ class Engine:
             ) from error
         # A plan for later versions carries a runtime of the host; any plan is code.
         self._runtime.engine_host_code_allowed = True
+        if dla_core is not None:
+            self._runtime.DLA_core = dla_core
         self.cuda_engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self.cuda_engine is None:
             raise _not_loaded(trt, plan)
@@ -150,7 +158,9 @@ _loaded: "weakref.WeakValueDictionary[tuple[str, ...], Engine]" = weakref.WeakVa
 _loading = threading.Lock()
 
 
-def load_engine(trt: ModuleType, plan: bytes, weights: bytes | None = None) -> Engine:
+def load_engine(
+    trt: ModuleType, plan: bytes, weights: bytes | None = None, dla_core: int | None = None
+) -> Engine:
     """Load a plan, or return the engine that a session of this process has made of the same bytes.
 
     Sessions of several threads then hold the weights once.
@@ -159,15 +169,17 @@ def load_engine(trt: ModuleType, plan: bytes, weights: bytes | None = None) -> E
         trt: `load_tensorrt()` or `load_tensorrt_rtx()`.
         plan: What `build_serialized_network` gave. It is code: who made it is trusted.
         weights: The graph, for a plan that holds no weights.
+        dla_core: Of the Deep Learning Accelerator, for a plan that was built for one.
 
     Raises:
         BundleMismatch, DeviceError, BuildError: See Engine.
     """
-    key = (trt.__name__, sha256_hex(plan), "" if weights is None else sha256_hex(weights))
+    graph = "" if weights is None else sha256_hex(weights)
+    key = (trt.__name__, sha256_hex(plan), graph, str(dla_core))
     with _loading:
         engine = _loaded.get(key)
         if engine is None:
-            engine = _loaded[key] = Engine(trt, plan, weights)
+            engine = _loaded[key] = Engine(trt, plan, weights, dla_core)
         return engine
 
 

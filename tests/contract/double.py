@@ -226,6 +226,7 @@ class Builder:
             "strongly_typed": network._is_strongly_typed(),
             "flags": sorted(name_of(flag) for flag in config._flags),
             "level": config.builder_optimization_level,
+            "dla_core": config.DLA_core,
             "model_sha256": hashlib.sha256(network._model).hexdigest(),
         }
         is_stripped = double.trt.BuilderFlag.STRIP_PLAN in config._flags
@@ -268,6 +269,7 @@ class Runtime:
         if plan.facts["version"] != trt.__version__ or not self._double.script.deserializes:
             self._double.say(self._logger, self._double.script.deserialize_log)
             return None
+        assert self.DLA_core == plan.facts.get("dla_core", -1), "the plan is of another DLA core"
         return self._double.of(trt.ICudaEngine, self._double.engine(self._double, plan))
 
 
