@@ -88,6 +88,8 @@ def describe_input(spec: Mapping[str, Any]) -> str:
 def inspect_report(path: Path) -> dict[str, Any]:
     """Return what is inside a bundle: manifest, members, layers and their precision, verdict.
 
+    "layers" is null without onnx, as on a board.
+
     Raises:
         BundleError: The file is not sound.
     """
@@ -120,14 +122,18 @@ def inspect_report(path: Path) -> dict[str, Any]:
     }
 
 
-def layer_precisions(model: bytes, origin: str) -> list[dict[str, str]]:
+def layer_precisions(model: bytes, origin: str) -> list[dict[str, str]] | None:
     """Return each convolution and matrix product of a graph with the precision it asks for.
+
+    None where onnx is not installed.
 
     Raises:
         BundleCorrupt: Not an ONNX graph; names `origin`.
     """
-    import onnx
-
+    try:
+        import onnx
+    except ImportError:
+        return None
     try:
         graph = onnx.load_model_from_string(model).graph
     except Exception as error:  # protobuf's DecodeError, which it offers without types
@@ -149,16 +155,15 @@ def layer_precisions(model: bytes, origin: str) -> list[dict[str, str]]:
 def describe_bundle(report: Mapping[str, Any]) -> str:
     """Return the report of `inspect` as lines for people."""
     manifest = report["manifest"]
-    counts: dict[str, int] = {}
-    for layer in report["layers"]:
-        counts[layer["precision"]] = counts.get(layer["precision"], 0) + 1
+    counts = Counter(layer["precision"] for layer in report["layers"] or [])
+    asked = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
     lines = [
         f"{report['bundle']}: {manifest['network']} {manifest['precision']} for "
         f"{manifest['target']}, written by irstd {manifest['sdk_version']}",
         f"sha256 {report['bundle_sha256']}",
         f"{describe_input(manifest['input'])}; threshold {manifest['threshold']}",
         f"tiling and padding: {_TILING[manifest['global_pooling']]}",
-        "layers asked for: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())),
+        f"layers asked for: {asked or 'not known here, where onnx is not installed'}",
         *(f"  {name} stays in float: {why}" for name, why in report["kept_in_float"].items()),
         *_kernel_lines(report),
         *_engine_lines(manifest["engines"], report["engines_refused"]),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
 
@@ -48,6 +49,15 @@ def test_inspect_for_people(bundle, capsys):
     assert "calibrated by minmax on 3 frames, cpu form" in out
     assert "tiling and padding: changes the result a little" in out
     assert "change against fp32: hse" in out
+
+
+def test_inspect_without_onnx_as_on_a_board(bundle, compile_command, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    code, report, _ = compile_command("inspect", bundle)
+    assert (code, report["layers"]) == (0, None)
+    code, out, _ = text_of(capsys, "inspect", bundle)
+    assert code == 0
+    assert "layers asked for: not known here, where onnx is not installed" in out
 
 
 @pytest.mark.parametrize(("precision", "wanted"), [("fp32", "fp32"), ("fp16", "fp16")])
