@@ -7,7 +7,9 @@ from irstd.engine_record import EngineDevice
 from irstd.errors import DeviceError
 from irstd.files import read_system
 from irstd.runtime.kernels.cuda.bindings import Binding, Properties, find_binding
+from irstd.runtime.machine.nvidia_smi import query_gpus
 from irstd.runtime.machine.packages import parse_l4t_release
+from irstd.runtime.machine.tools import Ask, ask
 from irstd.runtime.tensorrt.api import load_tensorrt, version_of
 
 _MODULE = re.compile(r"(?:Kernel Module(?: for \w+)?\s+)?(\d{2,4}\.\d+(?:\.\d+)*)\b")
@@ -75,10 +77,11 @@ def read_l4t(root: Path = Path("/")) -> tuple[int, int, int] | None:
     return parse_l4t_release(read_system(root / "etc/nv_tegra_release"))
 
 
-def read_driver(root: Path = Path("/")) -> str:
+def read_driver(root: Path = Path("/"), run: Ask = ask) -> str:
     """Return the version of the driver: the release of Jetson Linux, else of the kernel module.
 
-    Two releases of Jetson Linux can share one module's version, though not one driver.
+    Two releases of Jetson Linux can share one module's version, though not one driver. Under
+    Windows (WSL 2) the module is not Linux's, and nvidia-smi alone knows.
 
     Raises:
         DeviceError: Neither is stated: there is no driver.
@@ -88,7 +91,10 @@ def read_driver(root: Path = Path("/")) -> str:
     for file in ("sys/module/nvidia/version", "proc/driver/nvidia/version"):
         if found := _MODULE.search(read_system(root / file)):
             return found[1]
+    for gpu in query_gpus(run)[0]:
+        if gpu.driver_version:
+            return gpu.driver_version
     raise DeviceError(
-        "no NVIDIA driver is loaded: neither /etc/nv_tegra_release nor /sys/module/nvidia/version; "
-        "see irstd-compile doctor"
+        "no NVIDIA driver is loaded: neither /etc/nv_tegra_release nor /sys/module/nvidia/version, "
+        "and nvidia-smi names no GPU; see irstd-compile doctor"
     )

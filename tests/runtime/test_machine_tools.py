@@ -5,6 +5,8 @@ import tracemalloc
 
 import pytest
 
+from irstd.errors import DeviceError
+from irstd.runtime.machine.identity import read_driver
 from irstd.runtime.machine.nvidia_smi import FIELDS, parse_gpus, query_gpus
 from irstd.runtime.machine.packages import installed_packages
 from irstd.runtime.machine.tools import MAX_BYTES, Answer, ask
@@ -152,3 +154,31 @@ def test_packages_although_one_is_unknown(make_tool):
         "dpkg-query", "printf 'libnvinfer10\\t10.3.0.30-1+cuda12.5\\tii \\n'; echo no >&2; exit 1"
     )
     assert installed_packages() == {"libnvinfer10": "10.3.0.30-1+cuda12.5"}
+
+
+def no_tool(command, **_):
+    return Answer("", problem="not there")
+
+
+def test_driver_of_a_jetson_of_a_module_and_of_windows(tmp_path):
+    asked = []
+
+    def smi(command, **_):
+        asked.append(command)
+        return Answer("name, driver_version\nNVIDIA GeForce RTX 4060, 580.97\n")
+
+    assert read_driver(tmp_path, smi) == "580.97"
+    assert asked
+    module = tmp_path / "sys/module/nvidia/version"
+    module.parent.mkdir(parents=True)
+    module.write_text("570.124.06\n")
+    assert read_driver(tmp_path, no_tool) == "570.124.06"
+    release = tmp_path / "etc/nv_tegra_release"
+    release.parent.mkdir()
+    release.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n")
+    assert read_driver(tmp_path, no_tool) == "L4T 36.4.3"
+
+
+def test_no_driver_at_all(tmp_path):
+    with pytest.raises(DeviceError, match=r"no NVIDIA driver is loaded: neither .*nvidia-smi"):
+        read_driver(tmp_path, no_tool)
