@@ -142,28 +142,28 @@ def run_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     return run
 
 
-def fused_graph(size_hw: tuple[int, int] = (32, 32), heads: int = 2) -> Any:
-    """Return a network with each fused operator once; 16 channels, stride 2."""
+def fused_graph(size_hw: tuple[int, int] = (32, 32), heads: int = 2, channels: int = 16) -> Any:
+    """Return a network with each fused operator once; stride 2."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(11)
-    node, domain, points = helper.make_node, "irstd", 4
+    node, domain, points, c = helper.make_node, "irstd", 4, channels
     height, width = size_hw[0] // 2, size_hw[1] // 2
     shapes = {
-        "first": (16, 1, 3, 3), "first_bias": (16,), "gate": (4, 2, 7, 7), "gate_bias": (4,),
-        "down": (16, 16, 3, 3), "split_gate": (2, 2, 7, 7), "split_bias": (2,), "gamma": (2, 16),
-        "value": (16, 16, 1, 1), "offsets": (heads * points * 2, 16, 1, 1),
-        "logits": (heads * points, 16, 1, 1), "middle": (16, 16, 3, 3), "head": (1, 16, 1, 1),
+        "first": (c, 1, 3, 3), "first_bias": (c,), "gate": (4, 2, 7, 7), "gate_bias": (4,),
+        "down": (c, c, 3, 3), "split_gate": (2, 2, 7, 7), "split_bias": (2,), "gamma": (2, c),
+        "value": (c, c, 1, 1), "offsets": (heads * points * 2, c, 1, 1),
+        "logits": (heads * points, c, 1, 1), "middle": (c, c, 3, 3), "head": (1, c, 1, 1),
     }  # fmt: skip
     constants: dict[str, Any] = {
         name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()
     }
     constants |= {
-        "cutoff": rng.uniform(0.05, 0.5, 16).astype(np.float32),
-        "tokens": np.int64([1, heads, 16 // heads, height * width]),
+        "cutoff": rng.uniform(0.05, 0.5, c).astype(np.float32),
+        "tokens": np.int64([1, heads, c // heads, height * width]),
         "places": np.int64([1, heads, 1, points, 2, height * width]),
         "scores": np.int64([1, heads, 1, points, height * width]),
-        "map": np.int64([1, height, width, 16]),
+        "map": np.int64([1, height, width, c]),
         "scales": np.float32([1, 1, 2, 2]),
     }
 

@@ -35,7 +35,7 @@ def with_library(monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(make_fused):
-    model = checked(make_fused(), "test")
+    model = checked(make_fused(channels=32), "test")
     source = Source("fused", model, Normalization((80.0,), (40.0,)), None, True, {})
     return prepare(source, SourceSettings("fused", output="logits"))
 

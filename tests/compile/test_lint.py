@@ -190,7 +190,7 @@ def test_every_rule_has_a_case():
 @pytest.fixture
 def lowered(make_graph, make_fused, tmp_path):
     def make(network, norm, precision, target):
-        model = make_fused() if network == "fused" else make_graph(network, norm, 1)
+        model = make_fused(channels=32) if network == "fused" else make_graph(network, norm, 1)
         path = tmp_path / "network.onnx"
         path.write_bytes(model.SerializeToString())
         size = None if network == "fused" else (48, 64)

@@ -27,7 +27,7 @@ TYPED_INPUTS = {"haar": 1, "split": 1, "attention": 3}
 
 @pytest.fixture(scope="module")
 def prepared(make_fused):
-    model = checked(make_fused(size_hw=(64, 64)), "test")
+    model = checked(make_fused(size_hw=(64, 64), channels=32), "test")
     source = Source("fused", model, Normalization((80.0,), (40.0,)), None, True, {})
     return prepare(source, SourceSettings("fused", output="logits"))
 

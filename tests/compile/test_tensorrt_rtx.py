@@ -116,7 +116,7 @@ def test_three_channels_and_other_norms_are_accepted(network, norm, make_graph, 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
 def test_fused_operators_are_accepted_written_out(precision, make_fused, tmp_path):
     path = tmp_path / "fused.onnx"
-    path.write_bytes(make_fused().SerializeToString())
+    path.write_bytes(make_fused(channels=32).SerializeToString())
     given = SourceSettings(str(path), normalize=Normalization((80.0,), (40.0,)))
     prepared = prepare(open_source(given), given)
     assert prepared.fused is not None
