@@ -22,7 +22,8 @@ from irstd.compile.onnx_graph import (
 )
 from irstd.compile.operators.nodes import fused_nodes
 from irstd.compile.rewrites.dead_code import remove_dead_code
-from irstd.runtime.kernels.spectral_split.cuda import MOST_HALF
+from irstd.runtime.kernels.haar_gate import cuda as haar_gate
+from irstd.runtime.kernels.spectral_split import cuda as spectral_split
 from irstd.runtime.kernels.tensorrt.plugin_library import NODE_ATTRIBUTES
 
 # How many inputs of a plugin, from the first on, are of the type that it computes in; the others
@@ -30,7 +31,7 @@ from irstd.runtime.kernels.tensorrt.plugin_library import NODE_ATTRIBUTES
 _TYPED_INPUTS = {"HaarGate": 1, "MSDeformAttn": 3, "SpectralSplit": 1}
 # Largest absolute value seen with which a plugin may compute in half; what is seen later may be
 # twice that.
-_LIMITS = {"SpectralSplit": MOST_HALF / 2}
+_LIMITS = {"HaarGate": haar_gate.MOST_HALF / 2, "SpectralSplit": spectral_split.MOST_HALF / 2}
 
 
 def plugin_graph(model: ModelProto, maxima: Mapping[str, float] | None = None) -> ModelProto:

@@ -112,15 +112,21 @@ def half_of(prepared, change=None, maxima=None):
     return plugin_graph(half, maxima)
 
 
-def test_a_map_too_large_for_half_stays_in_float32(prepared):
-    """The split's limit is lower, because its spectra are in half, too."""
+@pytest.mark.parametrize(
+    ("name", "beyond"), [("split", 8001.0), ("haar", 8001.0), ("attention", 32753.0)]
+)
+def test_a_map_too_large_for_half_stays_in_float32(prepared, name, beyond):
+    """Sums of four pixels and spectra, which two kernels keep in half, end before their inputs."""
     makers = producers(prepared.fused)
-    e, b = (by_name(prepared.fused)[name].input[0] for name in ("split", "haar"))
-    assert e in makers
-    graph = half_of(prepared, maxima={e: 9000.0, b: 9000.0})
-    nodes, made = by_name(graph), producers(graph)
-    assert made[nodes["split"].input[0]].op_type == "Cast"
-    assert made[nodes["haar"].input[0]].op_type != "Cast"
+    read = by_name(prepared.fused)[name].input[0]
+    assert read in makers
+
+    def reads_cast(seen):
+        graph = half_of(prepared, maxima={read: seen})
+        return producers(graph)[by_name(graph)[name].input[0]].op_type == "Cast"
+
+    assert reads_cast(beyond)
+    assert not reads_cast(beyond - 1)
 
 
 def test_a_map_that_something_else_reads_in_float32_stays_so(prepared):
