@@ -134,9 +134,15 @@ def check_device(bundle: Bundle, record: EngineRecord, here: EngineDevice) -> No
 
 
 def wants_finish(bundle: Bundle) -> BundleMismatch:
-    """Return the error of a bundle whose engine has still to be built."""
+    """Return the error of a bundle whose engine has still to be built, or never will be."""
+    target = find_target(bundle.manifest.target)
+    if not target.portable:
+        return BundleMismatch(
+            f"{bundle.path}: built for {target.name}, it holds no engine of a GPU; leave the "
+            "engine to the bundle, or build it for the GPU: irstd-compile build ... --target"
+        )
     return BundleMismatch(
-        f"{bundle.path}: built for {bundle.manifest.target}, it holds no engine for this machine; "
+        f"{bundle.path}: built for {target.name}, it holds no engine for this machine; "
         f"on that device: irstd-compile finish {bundle.path}"
     )
 

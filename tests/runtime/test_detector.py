@@ -240,6 +240,16 @@ def test_no_engine_installed_names_the_command(make_bundle, make_choice, monkeyp
     assert "openvino or onnxruntime" in str(caught.value)
 
 
+@pytest.mark.parametrize("engine", ["tensorrt", "tensorrt_rtx"])
+def test_a_bundle_for_a_cpu_is_not_sent_to_finish(make_bundle, engine):
+    """Which would say that there is nothing to finish."""
+    with pytest.raises(
+        BundleMismatch, match="built for cpu, it holds no engine of a GPU"
+    ) as caught:
+        open_bundle(make_bundle(), engine=engine)
+    assert "irstd-compile finish" not in str(caught.value)
+
+
 def test_a_bundle_for_a_device_is_refused_with_its_name(make_bundle):
     path = make_bundle((), target="jetson-orin-nano")
     with pytest.raises(BundleMismatch, match="built for jetson-orin-nano, it holds no engine"):
