@@ -77,8 +77,8 @@ def _bindings(
         if not is_jetson and _is_older(cuda) and _versions(["tensorrt-cu13-bindings"]):
             return to_do(
                 name, f"{version} for CUDA 13, but the driver is of CUDA {cuda}",
-                "pip uninstall tensorrt tensorrt-cu13, then pip install --force-reinstall "
-                "tensorrt-cu12; or a driver of CUDA 13",
+                "pip uninstall tensorrt tensorrt-cu13 tensorrt-cu13-bindings tensorrt-cu13-libs, "
+                "then pip install --force-reinstall tensorrt-cu12; or a driver of CUDA 13",
             )  # fmt: skip
         return fine(name, f"{version}, visible to this Python")
     if not is_jetson:

@@ -260,6 +260,7 @@ def test_card_with_a_driver_of_cuda_12(look, versions):
     versions["tensorrt-cu13-bindings"] = "10.3.0"
     found = look(DRIVER, answers)["tensorrt"]
     assert (found.ok, "for CUDA 13, but the driver is of CUDA 12" in found.found) == (False, True)
+    assert "uninstall tensorrt tensorrt-cu13 tensorrt-cu13-bindings " in found.fix  # what it saw
     assert look(DRIVER, answers | {"nvidia-smi": Answer(CARD)})["tensorrt"].ok
 
 
