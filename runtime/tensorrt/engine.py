@@ -56,6 +56,7 @@ class Engine:
         trt: The module of its TensorRT.
         plan: What that built.
         weights: The serialized ONNX graph that a plan without weights was built from.
+        dla_core: Of the Deep Learning Accelerator, for a plan that was built for one.
 
     Attributes:
         trt: The module of its TensorRT.
