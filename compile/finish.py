@@ -126,8 +126,9 @@ def _finish(bundle: Bundle, job: _Job) -> Finished:
     check_portable(bundle)
     golden = Golden.read(bundle)
     progress.stage("looking at this device")
-    _check_builder(bundle, job)
-    if job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle)):
+    is_rtx = job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle))
+    _check_builder(job, is_rtx=is_rtx)
+    if is_rtx:
         return finish_rtx(bundle, out, golden, files, proof, rebuild=job.rebuild, progress=progress)
     device, properties = this_device()
     target = check_target(bundle, device, properties.memory_bytes)
@@ -218,10 +219,9 @@ def _write(bundle: Bundle, finished: Finished, made: Made) -> Finished:
     return write_finished(bundle, finished, choice, members, _replaced(bundle), told)
 
 
-def _check_builder(bundle: Bundle, job: _Job) -> None:
+def _check_builder(job: _Job, *, is_rtx: bool) -> None:
     """Refuse what the builder does not have."""
     asked = job.form.flag or ("" if job.dla_core is None else "--dla")
-    is_rtx = job.builder == TENSORRT_RTX or (job.builder == AUTO and runs_rtx(bundle))
     if asked and (is_rtx or job.builder == TORCH_TENSORRT):
         raise UsageError(f"{asked} goes with --builder {SESSION}")
 
