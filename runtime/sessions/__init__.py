@@ -13,6 +13,7 @@ from irstd.runtime.sessions.fake_session import open_fake
 from irstd.runtime.sessions.onnxruntime_session import open_onnxruntime, open_reference
 from irstd.runtime.sessions.openvino_session import open_openvino
 from irstd.runtime.sessions.protocol import Session
+from irstd.runtime.sessions.telemetry import keep_libraries_quiet
 from irstd.runtime.sessions.tensorrt_session import (
     import_tensorrt,
     import_tensorrt_rtx,
@@ -52,6 +53,9 @@ ENGINES = tuple(_LIBRARIES)
 
 # Those that say more than that they are not installed.
 _IMPORTS = {"tensorrt": import_tensorrt, "tensorrt_rtx": import_tensorrt_rtx}
+
+# Here, because everything that loads one of the libraries imports this package before.
+keep_libraries_quiet()
 
 MOST_THREADS = 1024
 _INSTALL = "pip install 'irstd-sdk[cpu]'"

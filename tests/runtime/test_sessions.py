@@ -1,4 +1,6 @@
 import builtins
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -202,3 +204,29 @@ def test_the_fake_engine_reuses_its_output_like_a_real_one():
 def test_the_fake_engine_refuses_other_graphs(graph):
     with pytest.raises(BuildError):
         open_session("fake", graph)
+
+
+OPEN_BOTH = """
+import sys
+from pathlib import Path
+from irstd.runtime.sessions import open_session
+
+for name in ("onnxruntime", "openvino"):
+    open_session(name, Path(sys.argv[1]).read_bytes()).close()
+"""
+
+
+def test_libraries_report_nothing_to_their_makers(onnx_affine, tmp_path):
+    """Both would leave the identity that they report under in the user's folder."""
+    for library in ("onnxruntime", "openvino"):
+        pytest.importorskip(library)
+    home, model = tmp_path / "home", tmp_path / "model.onnx"
+    home.mkdir()
+    model.write_bytes(onnx_affine)
+    # Neither reports from a continuous integration, which these variables tell.
+    silent = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    kept = {name: value for name, value in os.environ.items() if name not in silent}
+    subprocess.run(
+        [sys.executable, "-c", OPEN_BOTH, str(model)], env={**kept, "HOME": str(home)}, check=True
+    )
+    assert list(home.iterdir()) == []
