@@ -133,8 +133,16 @@ def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
 
 
 def cache_dir() -> Path:
-    """Return the folder for rebuildable artefacts: `$IRSTD_CACHE`, else the XDG cache."""
+    """Return the folder for rebuildable artefacts: `$IRSTD_CACHE`, else the XDG cache.
+
+    Raises:
+        UsageError: None is named, and the user has no home, as in some containers.
+    """
     if explicit := os.environ.get("IRSTD_CACHE"):
         return Path(explicit)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "irstd"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "irstd"
+    try:
+        return Path.home() / ".cache" / "irstd"
+    except RuntimeError as error:  # no HOME, and no entry of this user in /etc/passwd
+        raise UsageError("this user has no home folder: set IRSTD_CACHE to a folder") from error

@@ -222,6 +222,17 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_dir() == tmp_path / "own"
 
 
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(user: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    for variable in ("HOME", "IRSTD_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(UsageError, match="no home folder: set IRSTD_CACHE"):
+        cache_dir()
+
+
 def test_a_path_that_names_nothing_is_refused() -> None:
     assert to_path("a/b") == Path("a/b")
     for text in ("", "a\0b"):
