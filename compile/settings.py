@@ -12,6 +12,7 @@ from typing import Any
 from irstd.calibration.observers import METHODS
 from irstd.compile.checkpoint import DEFAULT_INPUT_NORM_EPS
 from irstd.errors import UsageError
+from irstd.files import printable
 from irstd.fingerprint import to_plain
 from irstd.manifest_json import INT8_FORMS
 from irstd.targets import find_target
@@ -194,10 +195,10 @@ class BuildSettings:
         values: dict[str, Any] = {"budget": dict(self.budget), "keep": self.keep}
         for part in (self.source, self.frames, self.lowering):
             values |= dataclasses.asdict(part)
-        values["source"] = Path(values.pop("name")).name
+        values["source"] = printable(Path(values.pop("name")).name)
         for name, value in values.items():
             if isinstance(value, Path):
-                values[name] = value.name
+                values[name] = printable(value.name)
         plain: dict[str, Any] = to_plain(values)
         return plain
 

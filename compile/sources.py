@@ -12,7 +12,7 @@ from irstd.compile.onnx_source import load_onnx_source
 from irstd.compile.settings import Normalization, SourceSettings
 from irstd.compile.shipped import read_shipped, shipped_names
 from irstd.errors import CheckpointError, UsageError
-from irstd.files import sha256_of_file
+from irstd.files import printable, sha256_of_file
 from irstd.types import BIT_DEPTHS
 
 NETWORK_KEY, NORMALIZE_KEY, LICENCE_KEY = "irstd.network", "irstd.normalize", "irstd.licence"
@@ -73,7 +73,12 @@ def open_source(settings: SourceSettings, cache: Path | None = None) -> Source:
             "--normalize MEAN,STD (or M1,M2,M3,S1,S2,S3, or max)"
         )
     return Source(
-        path.stem, found.model, settings.normalize, found.size_hw, found.pools_globally, {}
+        printable(path.stem),
+        found.model,
+        settings.normalize,
+        found.size_hw,
+        found.pools_globally,
+        {},
     )
 
 

@@ -89,9 +89,17 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) to `path`, whole or not at all."""
+    """Write `data` (text as UTF-8) to `path`, whole or not at all.
+
+    What UTF-8 cannot say, such as a byte of a file's name that is none, is escaped.
+    """
     with atomic_open(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
+
+
+def printable(name: str) -> str:
+    """Return a file's name as a manifest may hold it: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def to_path(value: str | os.PathLike[str]) -> Path:

@@ -1,6 +1,7 @@
 """`irstd-compile`: every verb, every flag, one JSON object, the documented exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -136,6 +137,21 @@ def test_every_flag_at_once(tiny_onnx, make_data, tmp_path, compile_command):
     assert settings["budget"] == {"hse": -99.0}
     assert (tmp_path / "own" / "stages").is_dir()
     assert not (tmp_path / "cache").exists()
+
+
+def test_names_that_are_no_text(tiny_onnx, make_data, tmp_path, compile_command):
+    folder = tmp_path / os.fsdecode(b"\xff\n")
+    folder.mkdir()
+    source = tiny_onnx().rename(folder / os.fsdecode(b"net\xfe.onnx"))
+    data, out = make_data().rename(folder / os.fsdecode(b"data\x01\xfd")), folder / "out.irstd"
+    words = [source, "--normalize", "80,40", "--precision", "int8", "--data", data, "-o", out]
+    assert compile_command("build", *words)[0] == 0
+    manifest = read_bundle(out).manifest
+    assert manifest.network == r"net\udcfe"
+    assert (manifest.resolved["source"], manifest.resolved["data"]) == (
+        r"net\udcfe.onnx",
+        r"data\x01\udcfd",
+    )
 
 
 def test_yaml_source_with_a_flag_that_overrides_it(tiny, tmp_path, make_data, compile_command):

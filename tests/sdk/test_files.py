@@ -18,6 +18,7 @@ from irstd.files import (
     atomic_open,
     cache_dir,
     check_writable,
+    printable,
     read_system,
     sha256_hex,
     sha256_of_file,
@@ -56,6 +57,13 @@ def test_success_leaves_one_whole_file(target: Path) -> None:
 def test_text_is_written_as_utf8(target: Path) -> None:
     write_atomic(target, "Müller\n")
     assert target.read_bytes() == "Müller\n".encode()
+    write_atomic(target, os.fsdecode(b"Aufnahme \xff"))
+    assert target.read_bytes() == rb"Aufnahme \udcff"
+
+
+def test_a_name_that_cannot_be_printed_is_escaped() -> None:
+    assert printable("Aufnähme 1.irstd") == "Aufnähme 1.irstd"
+    assert printable(os.fsdecode(b"a\xff\x1b[31m\n")) == r"a\udcff\x1b[31m\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
