@@ -4,6 +4,7 @@ Needs neither onnx nor torch: numpy, PyYAML, OpenCV, TensorRT, and cuda-python o
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def finish_bundle(
     """
     proof = proof or Proof()
     if out is None:  # a link stays one, and what it leads to is finished
-        path = out = path.resolve() if path.is_symlink() else path
+        path = out = Path(os.path.realpath(path)) if path.is_symlink() else path
     check_writable(out)
     files = [] if proof.data is None else list_labelled(proof.data, proof.list_file)
     if proof.budget and not is_labelled(files):

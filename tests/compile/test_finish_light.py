@@ -74,3 +74,11 @@ def test_wrong_flags(words, said, compile_command, portable):
 def test_no_such_bundle(compile_command, tmp_path):
     code, report, _ = compile_command("finish", tmp_path / "none.irstd")
     assert (code, report["error"]["type"]) == (1, "BundleError")
+
+
+def test_a_link_that_leads_to_itself(compile_command, tmp_path):
+    path = tmp_path / "loop.irstd"
+    path.symlink_to(path)
+    code, answer, _ = compile_command("finish", path)
+    assert (code, answer["error"]["type"]) == (1, "BundleError")
+    assert "loop.irstd: " in answer["error"]["message"]

@@ -265,6 +265,13 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
         check_writable(tmp_path)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder where nobody makes files")
+def test_a_file_that_cannot_be_made_is_named_as_it_was_asked_for() -> None:
+    with pytest.raises(OSError, match=r"No such file|denied|not permitted") as caught:
+        write_atomic(Path("/proc/x.irstd"), b"")
+    assert caught.value.filename == "/proc/x.irstd"
+
+
 def test_a_failed_write_names_the_file_that_was_asked_for(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
