@@ -72,7 +72,10 @@ def compile_plugins(bundle: Bundle, properties: Properties, progress: Progress) 
             libraries[members[op]] = path.read_bytes()
             load_plugin(op, path)
     except (MissingDependency, BuildError, OSError) as error:
-        lacking = f"fused operators run as standard ones, in more time: {error}"
+        lacking = (
+            f"fused operators run as standard ones, in more time: {error}; once that is mended, "
+            "finish with --rebuild"
+        )
         _log.warning("%s", lacking)
         return Plugins(lacking=lacking)
     return Plugins(members, libraries)
