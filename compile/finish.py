@@ -223,6 +223,8 @@ def _write(bundle: Bundle, finished: Finished, made: Made) -> Finished:
 def _check_builder(job: _Job, *, is_rtx: bool) -> None:
     """Refuse what the builder does not have."""
     asked = job.form.flag or ("" if job.dla_core is None else "--dla")
+    if job.form.flag and job.dla_core is not None:
+        raise UsageError(f"--dla goes without {job.form.flag}: NVIDIA names no such plans")
     if asked and (is_rtx or job.builder == TORCH_TENSORRT):
         raise UsageError(f"{asked} goes with --builder {SESSION}")
 

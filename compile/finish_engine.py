@@ -18,6 +18,7 @@ from irstd.compile.engine_store import (
 from irstd.compile.finish_plugins import Plugins, compile_plugins
 from irstd.compile.progress import Progress
 from irstd.engine_record import PLUGIN_GRAPH, EngineDevice, EngineKey, EngineRecord, PlanForm
+from irstd.errors import BuildError
 from irstd.files import sha256_hex
 from irstd.runtime.finished import load_plugin, plan_options, unpack_library
 from irstd.runtime.kernels.cuda.bindings import Properties
@@ -112,11 +113,18 @@ def make_engine(bench: Bench, member: str) -> Made:
         if not bench.rebuild and (found := find_engine(bench.cache, key)):
             return Made(found, plugins.libraries, "cache")
         bench.progress.stage(f"building the engine of {graph}")
-        built = (
-            torch.build(settings)
-            if torch
-            else build_plan(model, settings, timing_cache=_timing(bench), tell=bench.progress.step)
-        )
+        try:
+            built = (
+                torch.build(settings)
+                if torch
+                else build_plan(
+                    model, settings, timing_cache=_timing(bench), tell=bench.progress.step
+                )
+            )
+        except BuildError as error:
+            if not plugins.members:
+                raise
+            raise BuildError(f"{error}; with --no-plugins it needs none") from error
         record = EngineRecord(
             key,
             sha256_hex(built.plan),

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from irstd.bundle import Bundle
 from irstd.compile.progress import Progress
@@ -85,12 +86,14 @@ def plugin_operators(bundle: Bundle) -> list[str]:
     """Return the operators whose plugins the bundle's plugin graph needs, sorted.
 
     Raises:
-        BundleCorrupt: The report names one that there is not.
+        BundleCorrupt: The report names none, or one that there is not.
     """
     if PLUGIN_GRAPH not in bundle.members:
         return []
-    nodes = read_report(bundle).get("plugins", {})
-    names = list(nodes.values()) if isinstance(nodes, dict) else [nodes]
+    nodes = read_report(bundle).get("plugins")
+    names: list[Any] = list(nodes.values()) if isinstance(nodes, dict) else [nodes]
+    if not names:
+        raise BundleCorrupt(f"{bundle.path}: report.json names no plugin of {PLUGIN_GRAPH}")
     if unknown := [name for name in names if not isinstance(name, str) or name not in _OPERATORS]:
         raise BundleCorrupt(
             f"{bundle.path}: report.json names the plugin {str(unknown[0])[:40]!r}; this SDK has "

@@ -220,8 +220,8 @@ def calibrate_graph(
     """
     if not plan.int8_nodes:
         raise ExportError(
-            "no layer of the graph can be quantized: its convolutions are the head, or none; "
-            "build with --precision fp16 or fp32"
+            "no layer of the graph can be quantized: its convolutions are the head, read too few "
+            "channels, or there are none; build with --precision fp16 or fp32"
         )
     # One table for every form. Where only the image feeds INT8 layers its range is known; observing
     # the result does no harm.

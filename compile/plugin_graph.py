@@ -67,7 +67,8 @@ def _between_halves(
 ) -> tuple[list[NodeProto], NodeProto] | None:
     """Return the Casts that keep a node apart from float16: before its inputs, after its output.
 
-    None where something else does, or the range of its kernel.
+    None where something else does, or the range of its kernel. What nobody has observed, because
+    the graph in standard operators has no such value, is as large as `to_float16` allows.
     """
     makers = producers(model)
     typed = [makers.get(name) for name in node.input[: _TYPED_INPUTS[node.op_type]]]
@@ -76,8 +77,9 @@ def _between_halves(
     if len(before) < len(typed) or len(after) != 1 or node.output[0] in output_names(model):
         return None
     limit = _LIMITS.get(node.op_type, ACTIVATION_LIMIT)
-    seen = [maxima.get(name, 0.0) for name in (*(cast.input[0] for cast in before), node.output[0])]
-    fits = max(seen) <= limit and _casts_to(after[0], TensorProto.FLOAT16)
+    values = (*(cast.input[0] for cast in before), node.output[0])
+    seen = max(maxima.get(name, ACTIVATION_LIMIT) for name in values)
+    fits = seen <= limit and _casts_to(after[0], TensorProto.FLOAT16)
     return (before, after[0]) if fits else None
 
 

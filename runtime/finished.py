@@ -151,11 +151,17 @@ def unpack_library(bundle: Bundle, member: str) -> Path:
     """Return the path of a plugin library of a bundle, named by its content.
 
     Raises:
-        OSError: The cache cannot be written.
+        DeviceError: The cache cannot be written.
     """
     stated = bundle.members[member].sha256
     path = cache_dir() / "plugins" / f"{stated}.so"
-    keep_content(path, stated, lambda: bundle.read(member))
+    try:
+        keep_content(path, stated, lambda: bundle.read(member))
+    except OSError as error:
+        raise DeviceError(
+            f"{path}: a plugin library of {bundle.path} cannot be kept there ({error.strerror}); "
+            "set IRSTD_CACHE to a folder that can be written"
+        ) from error
     return path
 
 

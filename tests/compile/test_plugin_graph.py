@@ -103,13 +103,14 @@ def test_both_graphs_have_one_scale_table(both):
     assert sorted(plain) == sorted(graph)
 
 
-def half_of(prepared, change=None, maxima=None):
-    """Return the FP16 plugin graph of a changed network."""
+def half_of(prepared, change=None, maxima=None, unseen=()):
+    """Return the FP16 plugin graph of a changed network, whose values were seen to be small."""
     model = copy_of(prepared.fused)
     if change:
         change(model)
     half, _ = to_float16(checked(model, "test"), {})
-    return plugin_graph(half, maxima)
+    small = {name: 1.0 for node in model.graph.node for name in node.output if name not in unseen}
+    return plugin_graph(half, small | (maxima or {}))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,13 @@ def test_a_map_too_large_for_half_stays_in_float32(prepared, name, beyond):
 
     assert reads_cast(beyond)
     assert not reads_cast(beyond - 1)
+
+
+@pytest.mark.parametrize(("name", "stays"), [("split", True), ("haar", True), ("attention", False)])
+def test_a_map_that_nobody_observed_is_taken_for_large(prepared, name, stays):
+    read = by_name(prepared.fused)[name].input[0]
+    graph = half_of(prepared, unseen=[read])
+    assert (producers(graph)[by_name(graph)[name].input[0]].op_type == "Cast") == stays
 
 
 def test_a_map_that_something_else_reads_in_float32_stays_so(prepared):

@@ -51,6 +51,7 @@ def test_another_core_and_none_are_other_engines(orin, finish, world):
         ("fp16", ["--dla", -1], "no such core; jetson-agx-orin has core 0 or 1"),
         ("fp32", ["--dla", 0], "it runs FP16 graphs, this one is FP32"),
         ("fp16", ["--dla", 0, "--builder", "tensorrt_rtx"], "--dla goes with --builder tensorrt"),
+        ("fp16", ["--dla", 0, "--weight-stripped"], "--dla goes without --weight-stripped"),
     ],
 )
 def test_what_there_is_not(precision, flags, said, orin, finish):

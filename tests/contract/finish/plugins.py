@@ -13,6 +13,7 @@ from irstd.files import sha256_of_file
 from irstd.runtime.kernels.cuda.images import Image
 from tests.contract.double import Script
 from tests.contract.finish_fixtures import with_plugins
+from tests.contract.recorded import PLUGIN_NOT_FOUND
 
 OPERATORS = {
     "haar_gate": "HaarGate",
@@ -143,7 +144,32 @@ def test_plugin_that_does_not_load_when_the_bundle_is_opened(portable, finish, w
         irstd.open_bundle(path)
 
 
-@pytest.mark.parametrize("plugins", [{"gate": "NoSuchOp"}, {"gate": 7}, {"gate": []}, ["HaarGate"]])
+def test_plugin_graph_that_tensorrt_refuses(portable, finish, world, libraries):
+    paths = {str(path): OPERATORS[op] for op, path in libraries.items()}
+    world.install(Script(libraries=paths, parser_errors=[PLUGIN_NOT_FOUND]))
+    path = portable(network="fused")
+    before = path.read_bytes()
+    code, report, _ = finish(path)
+    assert (code, report["error"]["type"]) == (1, "BuildError")
+    assert "with --no-plugins it needs none" in report["error"]["message"]
+    assert path.read_bytes() == before
+
+
+def test_cache_that_cannot_be_written_when_the_bundle_is_opened(
+    portable, finish, world, loads, tmp_path, monkeypatch
+):
+    path = portable(network="fused")
+    world.install(loads)
+    assert finish(path)[0] == 0
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("IRSTD_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DeviceError, match="set IRSTD_CACHE to a folder that can be written"):
+        irstd.open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    "plugins", [{"gate": "NoSuchOp"}, {"gate": 7}, {"gate": []}, ["HaarGate"], {}, None]
+)
 def test_report_that_names_no_operator(plugins, portable, finish, world):
     code, report, _ = finish(with_plugins(portable(network="fused"), plugins))
     assert (code, report["error"]["type"]) == (1, "BundleCorrupt")
