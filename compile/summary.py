@@ -9,6 +9,7 @@ from irstd.bundle import read_bundle
 from irstd.compile.accuracy import BUDGET_METRICS, Verdict
 from irstd.compile.report import read_report
 from irstd.errors import BundleCorrupt
+from irstd.files import printable
 from irstd.fingerprint import to_plain
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def describe_bundle(report: Mapping[str, Any]) -> str:
         lines.append(f"calibrated by {manifest['calibration']} on {frames} frames, {form} form")
     lines += [f"licence of {what}: {text}" for what, text in manifest["licences"].items()]
     lines += _change_lines(report["verdict"] or {})
-    return "\n".join(_printable(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _kernel_lines(report: Mapping[str, Any]) -> list[str]:
@@ -212,8 +213,3 @@ def _engine_lines(engines: Sequence[Mapping[str, Any]], refused: Mapping[str, An
     ]
     lines = lines or ["engine: portable, it is built on the device"]
     return lines + [f"engine   {name}: did not run: {why}" for name, why in refused.items()]
-
-
-def _printable(line: str) -> str:
-    """Replace what would act on a terminal: names and reports come out of a foreign file."""
-    return "".join(character if character.isprintable() else "?" for character in line)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from irstd.errors import IrstdError, MissingDependency, UsageError
+from irstd.files import printable
 from irstd.version import __version__
 
 INTERRUPTED = 130
@@ -141,7 +142,7 @@ def _print_outcome(outcome: Outcome, *, as_json: bool, quiet: bool) -> int:
 
 
 def _fail(prog: str, message: str, kind: str, exit_code: int, as_json: bool) -> int:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"{prog}: {line}", file=sys.stderr)
     if as_json:
         error = {"type": kind, "message": line, "exit_code": exit_code}

@@ -97,9 +97,9 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
 
 
-def printable(name: str) -> str:
-    """Return a file's name as a manifest may hold it: what is not printable is escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+def printable(text: str) -> str:
+    """Escape what would act on a terminal, and what a manifest may not hold, in any name."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def to_path(value: str | os.PathLike[str]) -> Path:

@@ -159,7 +159,10 @@ def test_foreign_names_do_not_act_on_the_terminal(bundle, capsys):
     code, out, _ = text_of(capsys, "inspect", bundle)
     assert code == 0
     assert "\x1b" not in out
-    assert "?[2Jgone? stays in float: ?because" in out
+    assert r"\x1b[2Jgone\n stays in float: \x07because" in out
+    code, _, err = text_of(capsys, "inspect", "\x1b[2Jgone.irstd")
+    assert code == 1
+    assert r"\x1b[2Jgone.irstd: no such file" in err
 
 
 @pytest.mark.parametrize(
