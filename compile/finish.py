@@ -222,6 +222,8 @@ def _write(bundle: Bundle, finished: Finished, made: Made) -> Finished:
 
 def _check_builder(job: _Job, *, is_rtx: bool) -> None:
     """Refuse what the builder does not have."""
+    if job.weights is not None and job.builder != TORCH_TENSORRT:
+        raise UsageError(f"--weights goes with --builder {TORCH_TENSORRT}")
     asked = job.form.flag or ("" if job.dla_core is None else "--dla")
     if job.form.flag and job.dla_core is not None:
         raise UsageError(f"--dla goes without {job.form.flag}: NVIDIA names no such plans")

@@ -86,8 +86,6 @@ def _finish(options: argparse.Namespace) -> Outcome:
 
     if options.data is None and (options.budget or options.list):
         raise UsageError(f"{'--budget' if options.budget else '--list'} needs --data DIR")
-    if options.weights is not None and options.builder != "torch_tensorrt":
-        raise UsageError("--weights goes with --builder torch_tensorrt")
     if options.out is not None and options.out.suffix != ".irstd":
         raise UsageError(f"-o {options.out}: a bundle's name ends in .irstd")
     budget = parse_budget(options.budget) if options.budget else None
