@@ -1,6 +1,7 @@
 """The plugins of a bundle's fused operators, compiled with this device's own tools."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -67,7 +68,7 @@ def compile_plugins(bundle: Bundle, properties: Properties, progress: Progress) 
         for op in ops:
             image = image_for(op, properties.architecture, driver_version).data
             kernels = cache_dir() / "kernels" / f"{op}-{sha256_hex(image)}.image"
-            keep_content(kernels, sha256_hex(image), lambda image=image: image)  # type: ignore[misc]
+            keep_content(kernels, sha256_hex(image), functools.partial(bytes, image))
             path = build_plugin(op, kernels, tensorrt=(version.major, version.minor))
             members[op] = f"kernels/{op}/{path.name}"
             libraries[members[op]] = path.read_bytes()
