@@ -39,9 +39,9 @@ def device_with(
 
     Args:
         library: Name and version.
-        binding: As of `this_device`, like what follows.
-        root: ...
-        index: ...
+        binding: What reaches the driver; None takes pycuda or cuda-python.
+        root: Where /etc, /proc and /sys are found.
+        index: Of the GPU.
 
     Raises:
         MissingDependency: Neither pycuda nor cuda-python.
