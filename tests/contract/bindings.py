@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -116,9 +117,14 @@ def import_bindings() -> ModuleType:
 
 def run_checks(file: Path, version: str, timeout_s: float) -> None:
     """Run a file of tests in a process of its own, which has the bindings of one version."""
+    run_alone(file, environment(version), timeout_s)
+
+
+def run_alone(file: Path, variables: Mapping[str, str], timeout_s: float) -> None:
+    """Run a file of tests in a process of its own, with these environment variables."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", file],
-        env=environment(version),
+        env=variables,
         cwd=ROOT,
         capture_output=True,
         text=True,
